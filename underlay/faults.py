@@ -1,0 +1,115 @@
+"""Fault verbs as data: what breaks, when. Both fabrics implement every verb alike.
+
+A crash is a power cut: peers see silence, not a polite close; what the device had not made durable is gone, and it stops
+forwarding. A pause freezes the device's programs while its kernel lives on. Cuts are in the medium: nobody is told.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import msgspec
+
+from underlay.link import LinkSpec
+from underlay.network import Network
+
+
+class Fault(msgspec.Struct, frozen=True, tag_field="fault"):
+    """Base of all verbs."""
+
+
+class Crash(Fault, frozen=True, tag="crash"):
+    """Power cut: processes die, links go silent, volatile state is lost."""
+
+    device: str
+
+
+class Restart(Fault, frozen=True, tag="restart"):
+    """Power returns: a new incarnation of every node, with what was durable."""
+
+    device: str
+
+
+class Pause(Fault, frozen=True, tag="pause"):
+    """The device's programs stand still; arriving packets wait in its kernel."""
+
+    device: str
+
+
+class Resume(Fault, frozen=True, tag="resume"):
+    """A paused device goes on."""
+
+    device: str
+
+
+class LinkDown(Fault, frozen=True, tag="link-down"):
+    """Nothing passes between two neighbouring devices, either way."""
+
+    a: str
+    b: str
+
+
+class LinkUp(Fault, frozen=True, tag="link-up"):
+    """Undoes LinkDown and OneWayCut between the two."""
+
+    a: str
+    b: str
+
+
+class OneWayCut(Fault, frozen=True, tag="one-way-cut"):
+    """Nothing passes from `source` to `target`; the other way works."""
+
+    source: str
+    target: str
+
+
+class Degrade(Fault, frozen=True, tag="degrade"):
+    """Both directions of a link change some parameters (keys of LinkSpec); `Degrade(a, b, {})` restores the spec."""
+
+    a: str
+    b: str
+    changes: dict[str, float] = {}
+
+    def applied_to(self, spec: LinkSpec) -> LinkSpec:
+        """`spec` with the changes; raises ValueError where they do not fit."""
+        return msgspec.structs.replace(spec, **self.changes)
+
+
+class Partition(Fault, frozen=True, tag="partition"):
+    """Cuts every link and channel pair between the groups; devices in no group form one more group."""
+
+    groups: tuple[tuple[str, ...], ...]
+
+
+class Heal(Fault, frozen=True, tag="heal"):
+    """Undoes every Partition, LinkDown and OneWayCut."""
+
+
+AnyFault = Crash | Restart | Pause | Resume | LinkDown | LinkUp | OneWayCut | Degrade | Partition | Heal
+
+
+class TimedFault(msgspec.Struct, frozen=True):
+    """A verb on the timeline, `at_s` seconds after the run's start."""
+
+    at_s: float
+    fault: AnyFault
+
+
+class FaultTarget(Protocol):
+    """A running fabric."""
+
+    def apply(self, fault: AnyFault) -> Any:
+        """Make it so, now, and write a `FaultApplied` record to the trace."""
+
+
+def cut_edges(partition: Partition, network: Network) -> list[tuple[str, str]]:
+    """The neighbouring pairs that `partition` separates.
+
+    >>> from underlay.network import Device, Link
+    >>> wire = LinkSpec()
+    >>> line = Network(tuple(Device(n) for n in "abc"), (Link("a", "b", wire, wire), Link("b", "c", wire, wire)))
+    >>> cut_edges(Partition((("a", "b"),)), line)
+    [('b', 'c')]
+    """
+    group_of = {device: index for index, group in enumerate(partition.groups) for device in group}
+    return [(a, b) for a, b in network.edges() if group_of.get(a, -1) != group_of.get(b, -1)]
