@@ -1,1 +1,1 @@
-"""Scripts that serve the project itself: setting up, checking the code, making the data that ships with it."""
+"""Scripts that serve the project itself: setting up, checking the code, and making its data."""

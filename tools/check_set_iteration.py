@@ -5,9 +5,9 @@ time, and a trace that should be a function of its seed is not. This check reads
 other rule of determinism (ruff's banned-api holds clocks, sockets and global randomness).
 
 What counts as a set: a set display or comprehension, ``set()``, ``frozenset()``, set operators and methods,
-dictionary views combined with ``|&-^``, a name or attribute annotated as a set or last assigned one, a function
-annotated to return one, and an element of ``dict[K, set[T]]`` or ``list[set[T]]``. Attributes and functions are
-known by name across all files of one run, where every annotation of that name agrees.
+views combined with ``|&-^``, a name or attribute annotated as a set or last assigned one, a function that is
+annotated to return one, and an element of ``dict[K, set[T]]`` or ``list[set[T]]``. Attributes and functions
+are known by name across all files of one run, where every annotation of that name agrees.
 
 What may be done with one: membership, comparison, ``len any all sum frozenset set``, set operations, updating
 another set, and ``sorted``, ``min`` or ``max`` without ``key`` (with one, ties come out in the set's order).
@@ -17,7 +17,7 @@ accident in a number.
 
 A loop whose order truly cannot matter says why on its line: ``# set order: each element is handled alone``.
 
-Usage: ``python tools/check_set_iteration.py [PATH...]``. Exit code 0 is clean, 1 is findings, 2 is a bad path.
+Usage: ``python tools/check_set_iteration.py [PATH...]``. Exit codes: 0 clean, 1 findings, 2 a bad path.
 """
 
 from __future__ import annotations

@@ -1,0 +1,77 @@
+"""What all tests share: how many seeds a sweep tries, how it is replayed, when emulation may be skipped.
+
+A test of seeded behaviour takes the argument ``seed`` and says how many to try::
+
+    @pytest.mark.sweep(20)
+    def test_everyone_hears_everything(seed: int) -> None: ...
+
+``pytest --seeds 1000`` tries more (``make soak`` does), ``--first-seed 417 --seeds 1`` tries just one, and a
+failing seed prints the command that replays it. Hypothesis tests get the same number of examples.
+"""
+
+import os
+import shlex
+import shutil
+from collections.abc import Generator
+
+import hypothesis
+import pytest
+
+# A slow machine is no failure: nothing here asserts timing, Hypothesis' deadline included.
+hypothesis.settings.register_profile("birdhouse", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("birdhouse")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("birdhouse")
+    group.addoption(
+        "--seeds", type=int, metavar="N", help="seeds a sweep tries (default: each test's own number)"
+    )
+    group.addoption(
+        "--first-seed", type=int, default=0, metavar="K", help="the first seed of a sweep (default: 0)"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    seeds = config.getoption("--seeds")
+    if seeds:
+        hypothesis.settings.register_profile("soak", hypothesis.settings(), max_examples=seeds)
+        hypothesis.settings.load_profile("soak")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    sweep = metafunc.definition.get_closest_marker("sweep")
+    if sweep is None:
+        return
+    (default,) = sweep.args
+    first = metafunc.config.getoption("--first-seed")
+    count = metafunc.config.getoption("--seeds") or default
+    metafunc.parametrize("seed", range(first, first + count), ids=lambda seed: f"seed {seed}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed and item.get_closest_marker("sweep") and isinstance(item, pytest.Function):
+        test = item.nodeid.partition("[")[0]
+        replay = ["pytest", test, "--first-seed", str(item.callspec.params["seed"]), "--seeds", "1"]
+        report.sections.append(("replay this seed with", shlex.join(replay)))
+    return report
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """An emulation test needs a machine for it. In CI it is promised, so its absence is a failure."""
+    if item.get_closest_marker("emulation") is None:
+        return
+    missing = []
+    if os.geteuid() != 0:
+        missing.append("root")
+    if shutil.which("mnexec") is None:
+        missing.append("Mininet's mnexec")
+    if not os.path.exists("/dev/net/tun"):
+        missing.append("/dev/net/tun")
+    if missing:
+        reason = f"emulation needs {' and '.join(missing)}"
+        if os.environ.get("CI"):
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
