@@ -42,8 +42,8 @@ class Served(Event, frozen=True, tag="served"):
 
     resource: str
     outcome: str
-    """`hit` (fresh in the cache), `validated` (origin said 2.03), `miss` (fetched), `joined` (waited for a fetch that was
-    under way), `stale` (origin did not answer), `error`."""
+    """`hit` (fresh in the cache), `validated` (origin said 2.03), `miss` (fetched), `joined` (waited for a
+    fetch that was under way), `stale` (origin did not answer), `error`."""
     age_s: float
     """Age of what was served."""
     max_age_s: float

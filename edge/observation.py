@@ -62,7 +62,8 @@ _decoder = msgspec.msgpack.Decoder(Observation)
 
 
 class Observed(Message, frozen=True, array_like=True, tag=1):
-    """From a device's sensor to its dissemination node, and from there to a device's subscriber (the sink)."""
+    """From a device's sensor to its dissemination node, and from there to a device's subscriber (the
+    sink)."""
 
     transport = "local"
     carries_payload = True

@@ -1,8 +1,9 @@
 """A birdhouse's sensors: replay real data sets on a schedule that every architecture shares.
 
-Observation k of a sensor is due at `start_s + k * period_s` of the device's clock, whatever happened before: so the
-observation set depends on the spec and the seed only, a restarted device goes on with the right number, and what it missed
-while it was down stays missed. The dissemination node on the same device gets each observation as a local message.
+Observation k of a sensor is due at `start_s + k * period_s` of the device's clock, whatever happened
+before: so the observation set depends on the spec and the seed only, a restarted device goes on with the
+right number, and what it missed while it was down stays missed. The dissemination node on the same device
+gets each observation as a local message.
 """
 
 from __future__ import annotations

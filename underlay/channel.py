@@ -1,8 +1,8 @@
 """A shared radio channel: half-duplex, one rate for all, a broadcast sent once and heard by all in range.
 
-Owns the medium (who may transmit when, the duty cycle, per-sender queue); each hearer's loss, delay and jitter are
-its own. Collisions and spatial reuse are not modelled: the channel serializes all transmissions of its members,
-as an ideal CSMA would, and the report says so.
+Owns the medium (who may transmit when, the duty cycle, per-sender queue); each hearer's loss, delay and
+jitter are its own. Collisions and spatial reuse are not modelled: the channel serializes all transmissions
+of its members, as an ideal CSMA would, and the report says so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,18 @@ class ChannelModel:
     Counters per sender: `frames`, `bytes_on_air`, `airtime_s`, `queue_dropped`; per (sender, hearer): `lost`.
     """
 
-    __slots__ = ("_busy_until_s", "_hearers", "_quiet_until_s", "airtime_s", "bytes_on_air", "duty_cycle_ratio", "frames", "lost", "queue_dropped", "spec")
+    __slots__ = (
+        "_busy_until_s",
+        "_hearers",
+        "_quiet_until_s",
+        "airtime_s",
+        "bytes_on_air",
+        "duty_cycle_ratio",
+        "frames",
+        "lost",
+        "queue_dropped",
+        "spec",
+    )
 
     def __init__(self, spec: LinkSpec, duty_cycle_ratio: float = 1.0) -> None:
         self.spec = spec

@@ -1,7 +1,7 @@
 """Energy by radio state: the sum over states of V x I x t (sleep, listen, receive, transmit).
 
-A pure function of how long the radio spent in each state, which both fabrics' link records give. On a shared channel
-every device in range pays for receiving.
+A pure function of how long the radio spent in each state, which both fabrics' link records give. On a
+shared channel every device in range pays for receiving.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Energy(msgspec.Struct, frozen=True):
 def energy(radio: Radio, time: RadioTime) -> Energy:
     """Joules spent.
 
-    >>> round(energy(Radio(listen_ratio=0.0), RadioTime(total_s=10.0, transmit_s=1.0, receive_s=0.0)).transmit_j, 4)
+    >>> spent = energy(Radio(listen_ratio=0.0), RadioTime(total_s=10.0, transmit_s=1.0, receive_s=0.0))
+    >>> round(spent.transmit_j, 4)
     0.0522
     """
     idle_s = max(0.0, time.total_s - time.transmit_s - time.receive_s)

@@ -34,7 +34,8 @@ class InputError(BirdhouseError):
 
 
 class Unavailable(InputError):
-    """This machine cannot do what was asked (no root, no Mininet, no netem); says what would make it possible."""
+    """This machine cannot do what was asked (no root, no Mininet, no netem); says what would make it
+    possible."""
 
 
 class RunFailed(BirdhouseError):

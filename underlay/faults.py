@@ -1,7 +1,8 @@
 """Fault verbs as data: what breaks, when. Both fabrics implement every verb alike.
 
-A crash is a power cut: peers see silence, not a polite close; what the device had not made durable is gone, and it stops
-forwarding. A pause freezes the device's programs while its kernel lives on. Cuts are in the medium: nobody is told.
+A crash is a power cut: peers see silence, not a polite close; what the device had not made durable is gone,
+and it stops forwarding. A pause freezes the device's programs while its kernel lives on. Cuts are in the
+medium: nobody is told.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ class OneWayCut(Fault, frozen=True, tag="one-way-cut"):
 
 
 class Degrade(Fault, frozen=True, tag="degrade"):
-    """Both directions of a link change some parameters (keys of LinkSpec); `Degrade(a, b, {})` restores the spec."""
+    """Both directions of a link change some parameters (keys of LinkSpec); `Degrade(a, b, {})` restores the
+    spec."""
 
     a: str
     b: str
@@ -107,7 +109,8 @@ def cut_edges(partition: Partition, network: Network) -> list[tuple[str, str]]:
 
     >>> from underlay.network import Device, Link
     >>> wire = LinkSpec()
-    >>> line = Network(tuple(Device(n) for n in "abc"), (Link("a", "b", wire, wire), Link("b", "c", wire, wire)))
+    >>> links = (Link("a", "b", wire, wire), Link("b", "c", wire, wire))
+    >>> line = Network((Device("a"), Device("b"), Device("c")), links)
     >>> cut_edges(Partition((("a", "b"),)), line)
     [('b', 'c')]
     """

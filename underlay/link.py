@@ -37,7 +37,8 @@ class LinkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     queue_bytes: int = 75_000
     """Bytes that may wait before the link; a frame that would exceed it is dropped (tail drop)."""
     mtu_bytes: int = 1500
-    """Largest IP packet part one fragment carries; larger packets are fragmented by the link (6LoWPAN-like)."""
+    """Largest IP packet part one fragment carries; larger packets are fragmented by the link
+    (6LoWPAN-like)."""
     overhead_bytes: int = 0
     """Framing added to every fragment (headers, preamble as bytes, link-layer acknowledgement)."""
     opportunities_ms: tuple[float, ...] = ()
@@ -54,7 +55,9 @@ class LinkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.jitter_ms > self.delay_ms:
             raise ValueError(f"jitter_ms = {self.jitter_ms} exceeds delay_ms = {self.delay_ms}")
         if self.loss_ratio * (self.burst_frames + 1.0) > self.burst_frames:
-            raise ValueError(f"loss_ratio = {self.loss_ratio} cannot come in bursts of mean {self.burst_frames}")
+            raise ValueError(
+                f"loss_ratio = {self.loss_ratio} cannot come in bursts of mean {self.burst_frames}"
+            )
         if self.opportunities_ms and (
             list(self.opportunities_ms) != sorted(self.opportunities_ms) or self.opportunities_ms[-1] <= 0
         ):
@@ -115,14 +118,15 @@ class LossProcess:
 class LinkModel:
     """State of one direction of a link. `offer` is the hot path of both fabrics.
 
-    Counters are cumulative and public: `frames` and `bytes_on_air` transmitted (lost ones included), `airtime_s`,
-    `data_bytes` (the part that enforcers attribute to users' data), `lost`, `queue_dropped`, `cut` (dropped by a fault).
+    Counters are cumulative and public: `frames` and `bytes_on_air` transmitted (lost ones included),
+    `airtime_s`, `data_bytes` (the part that enforcers attribute to users' data), `lost`, `queue_dropped`,
+    `cut` (dropped by a fault).
     """
 
     __slots__ = (
         "_busy_until_s", "_delay_s", "_jitter_s", "_last_arrival_s", "_loss", "_mtu_bytes", "_overhead_bytes",
-        "_queue_s", "_random", "_s_per_byte", "airtime_s", "bytes_on_air", "cut", "data_bytes", "frames", "lost",
-        "queue_dropped", "spec",
+        "_queue_s", "_random", "_s_per_byte", "airtime_s", "bytes_on_air", "cut", "data_bytes", "frames",
+        "lost", "queue_dropped", "spec",
     )  # fmt: skip
 
     def __init__(self, spec: LinkSpec, rng: Random) -> None:

@@ -22,7 +22,8 @@ class MalformedMessage(ValueError):
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True):
-    """Base of all messages. A subclass passes `frozen=True, array_like=True, tag=N` and declares its transport.
+    """Base of all messages. A subclass passes `frozen=True, array_like=True, tag=N` and declares its
+    transport.
 
     - `datagram`: may be lost, duplicated, reordered; one UDP datagram.
     - `stream`: ordered and retransmitted; the stream may be reset, which `Node.on_peer_down` reports.
@@ -34,7 +35,8 @@ class Message(msgspec.Struct, frozen=True, array_like=True):
     """True where the message carries users' observations; the bytes of all others are counted as control."""
 
     def wire_size(self) -> int | None:
-        """Bytes of this message where it stands for another protocol's packet (simulated MQTT, CoAP), else None."""
+        """Bytes of this message where it stands for another protocol's packet (simulated MQTT, CoAP), else
+        None."""
         return None
 
 
@@ -57,7 +59,7 @@ class Protocol:
         self.name = name
         self.types = types
         self._encoder = msgspec.msgpack.Encoder()
-        union = cast(Any, Union[types] if types else Message)  # noqa: UP007 - built from a tuple at run time
+        union = cast("Any", Union[types] if types else Message)  # noqa: UP007 - from a tuple
         self._decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(union)
 
     def __repr__(self) -> str:
@@ -67,7 +69,9 @@ class Protocol:
         """The bytes of `message`; raises ValueError where they exceed `MESSAGE_BYTES_MAX`."""
         data = self._encoder.encode(message)
         if len(data) > MESSAGE_BYTES_MAX:
-            raise ValueError(f"{type(message).__name__} of {len(data)} bytes: messages end at {MESSAGE_BYTES_MAX}")
+            raise ValueError(
+                f"{type(message).__name__} of {len(data)} bytes: messages end at {MESSAGE_BYTES_MAX}"
+            )
         return data
 
     def decode(self, data: bytes | bytearray | memoryview) -> Message:

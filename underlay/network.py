@@ -1,4 +1,5 @@
-"""The physical network as data: devices, links, channels. What both fabrics build and all architectures share."""
+"""The physical network as data: devices, links, channels. What both fabrics build and all architectures
+share."""
 
 from __future__ import annotations
 
@@ -122,8 +123,8 @@ class Network(msgspec.Struct, frozen=True):
 def seeded(seed: int, *names: object) -> Random:
     """A random stream that depends on the run's seed and on what it is for, and on nothing else.
 
-    `seeded(7, "link", "cam1-hub", "forward")` is the same stream on both fabrics, in every process, under every
-    PYTHONHASHSEED.
+    `seeded(7, "link", "cam1-hub", "forward")` is the same stream on both fabrics, in every process, under
+    every PYTHONHASHSEED.
     """
     text = "\x1f".join((str(seed), *(str(name) for name in names)))
     return Random(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest()))

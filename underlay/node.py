@@ -94,7 +94,8 @@ class Context(Protocol):
         """The node's durable ordered byte map; the writes of one handler are one atomic batch."""
 
     def send(self, peer: Address, message: Message) -> None:
-        """Queue `message` for `peer`; it leaves after the handler, once the writes issued before it are durable."""
+        """Queue `message` for `peer`; it leaves after the handler, once the writes issued before it are
+        durable."""
 
     def set_timer(self, key: Timer, delay_s: float) -> None:
         """Call `on_timer(ctx, key)` once, `delay_s` seconds of the device's clock from now."""

@@ -61,7 +61,8 @@ class BindingHost(Protocol):
 
 
 class Binding(Protocol):
-    """A protocol engine on a device (paho-mqtt, aiocoap), in the emulation. It lives in the device's asyncio loop."""
+    """A protocol engine on a device (paho-mqtt, aiocoap), in the emulation. It lives in the device's
+    asyncio loop."""
 
     async def start(self, host: BindingHost) -> None:
         """Open sockets; called before any node starts."""
@@ -74,7 +75,8 @@ class Binding(Protocol):
 
 
 class BindingPlan(msgspec.Struct, frozen=True):
-    """A binding: a model node in the simulation, the real engine in the emulation; both speak the same local messages."""
+    """A binding: a model node in the simulation, the real engine in the emulation; both speak the same
+    local messages."""
 
     name: str
     """With the leading `@`: the address by which the device's nodes reach it."""
@@ -89,9 +91,11 @@ class ProgramPlan(msgspec.Struct, frozen=True):
 
     name: str
     argv: tuple[str, ...]
-    """`{dir}` stands for the program's own folder, which survives a crash of the device, `{ip}` for its address."""
+    """`{dir}` stands for the program's own folder, which survives a crash of the device, `{ip}` for its
+    address."""
     files: Mapping[str, str] = {}
-    """Files laid in its folder before the first start, by relative name; `{dir}` and `{ip}` are replaced in them too."""
+    """Files laid in its folder before the first start, by relative name; `{dir}` and `{ip}` are replaced in
+    them too."""
     environment: Mapping[str, str] = {}
     ready_port: int | None = None
     """TCP port that accepts connections once the program is up; nodes start afterwards."""

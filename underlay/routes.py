@@ -1,7 +1,8 @@
 """Routes over what is up: shortest paths by expected delay, the same on both fabrics, ties broken by name.
 
-The weight of a hop is its delay plus the serialization of a 100-byte packet, plus the share lost as a retransmission,
-so that a fast clean detour beats a slow lossy hop. Routes are recomputed `route_convergence_s` after a change.
+The weight of a hop is its delay plus the serialization of a 100-byte packet, plus the share lost as a
+retransmission, so that a fast clean detour beats a slow lossy hop. Routes are recomputed
+`route_convergence_s` after a change.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from underlay.link import LinkSpec
 from underlay.network import Network
 
 Routes = dict[str, dict[str, str]]
-"""`routes[source][destination]` is the next hop, a neighbour of source; unreachable destinations are absent."""
+"""`routes[source][destination]` is the next hop, a neighbour of source; unreachable destinations are
+absent."""
 
 _PROBE_BYTES = 100
 _LOSS_PENALTY_S = 1.0
@@ -22,11 +24,19 @@ _LOSS_PENALTY_S = 1.0
 def hop_weight(spec: LinkSpec) -> float:
     """Expected cost of one hop, seconds; always above 0."""
     serial_s = spec.airtime_s(_PROBE_BYTES)
-    return (spec.delay_ms * 1e-3 + serial_s) / max(1e-3, 1.0 - spec.loss_ratio) + _LOSS_PENALTY_S * spec.loss_ratio + 1e-6
+    return (
+        (spec.delay_ms * 1e-3 + serial_s) / max(1e-3, 1.0 - spec.loss_ratio)
+        + _LOSS_PENALTY_S * spec.loss_ratio
+        + 1e-6
+    )
 
 
 def shortest_paths(
-    network: Network, *, down: Collection[str] = (), cut: Collection[tuple[str, str]] = (), sources: Collection[str] | None = None
+    network: Network,
+    *,
+    down: Collection[str] = (),
+    cut: Collection[tuple[str, str]] = (),
+    sources: Collection[str] | None = None,
 ) -> Routes:
     """Next hops from every live device (or `sources`) to every other.
 
@@ -35,7 +45,9 @@ def shortest_paths(
         cut: directed hops `(from, to)` that pass nothing.
     """
     arcs = _arcs(network, down, cut)
-    wanted = [d.name for d in network.devices if d.name not in down and (sources is None or d.name in sources)]
+    wanted = [
+        d.name for d in network.devices if d.name not in down and (sources is None or d.name in sources)
+    ]
     return {source: _next_hops(arcs, source) for source in wanted}
 
 
@@ -50,7 +62,9 @@ def path(routes: Routes, source: str, destination: str) -> list[str] | None:
     return hops
 
 
-def _arcs(network: Network, down: Collection[str], cut: Collection[tuple[str, str]]) -> dict[str, list[tuple[str, float]]]:
+def _arcs(
+    network: Network, down: Collection[str], cut: Collection[tuple[str, str]]
+) -> dict[str, list[tuple[str, float]]]:
     found: dict[str, list[tuple[str, float]]] = {device.name: [] for device in network.devices}
 
     def join(a: str, b: str, spec_of: Callable[[str], LinkSpec]) -> None:

@@ -86,7 +86,8 @@ class OrderedMap:
 
 
 def prefix_end(prefix: bytes) -> bytes | None:
-    """The smallest key above every key with that prefix, for `scan(prefix, prefix_end(prefix))`; None if there is none.
+    """The smallest key above every key with that prefix, for `scan(prefix, prefix_end(prefix))`; None if
+    there is none.
 
     >>> prefix_end(b"obs:")
     b'obs;'

@@ -1,8 +1,9 @@
 """The trace: one JSON object a line, the only thing that reports, metrics and parity checks ever read.
 
-Every record has `t` (global seconds since the run's start, microsecond precision) and `event`; records of a device
-have `device`, those of a node also `node`. The other keys are the fields of the event's struct. Rooms above the
-underlay define further events (`edge.events`); this module owns those that the fabrics themselves write.
+Every record has `t` (global seconds since the run's start, microsecond precision) and `event`; records of a
+device have `device`, those of a node also `node`. The other keys are the fields of the event's struct.
+Rooms above the underlay define further events (`edge.events`); this module owns those that the fabrics
+themselves write.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
+
+from underlay.errors import InputError
 
 
 class Event(msgspec.Struct, frozen=True, tag_field="event"):
@@ -31,15 +34,15 @@ class RunEnded(Event, frozen=True, tag="run-ended"):
 
 
 class LinkUsage(Event, frozen=True, tag="link-usage"):
-    """What one direction of a link (or one sender on a channel) carried since its last such record; all-zero ones
-    are left out. Written every second and at the end."""
+    """What one direction of a link (or one sender on a channel) carried since its last such record;
+    all-zero ones are left out. Written every second and at the end."""
 
     link: str
     """Link name, or channel name."""
     source: str
     target: str
-    """The receiving device; for a channel `"*"` (transmissions) and, beside it, one record per hearer with only
-    `received_s` and `lost`."""
+    """The receiving device; for a channel `"*"` (transmissions) and, beside it, one record per hearer with
+    only `received_s` and `lost`."""
     frames: int = 0
     """IP packets transmitted, those lost on the air included."""
     bytes_on_air: int = 0
@@ -57,7 +60,8 @@ class LinkUsage(Event, frozen=True, tag="link-usage"):
 
 
 class MessagesSent(Event, frozen=True, tag="messages-sent"):
-    """Messages of one type that a node handed to the network since its last such record. Written every second."""
+    """Messages of one type that a node handed to the network since its last such record. Written every
+    second."""
 
     message: str
     count: int
@@ -147,8 +151,6 @@ def read_trace(path: Path) -> Iterator[Record]:
 
     A last line cut short (a run killed in the middle of a write) ends the iteration quietly.
     """
-    from underlay.errors import InputError
-
     decode = msgspec.json.Decoder(Record).decode
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -161,7 +163,8 @@ def read_trace(path: Path) -> Iterator[Record]:
 
 
 def merge_traces(shards: Iterable[Path], target: Path) -> int:
-    """Merge the shards that several processes wrote into one file ordered by time; returns the number of records.
+    """Merge the shards that several processes wrote into one file ordered by time; returns the number of
+    records.
 
     Records of equal time keep the order of the shards as given. Torn last lines are left out.
     """
