@@ -62,9 +62,16 @@ install_system_packages() {
 wanted_stamp() {
     "$python" - requirements.lock pyproject.toml tools/setup.sh <<'PY'
 import hashlib, os, pathlib, sys
-parts = [sys.version, os.getcwd(), *(pathlib.Path(name).read_text() for name in sys.argv[1:])]
+rooms = sorted(map(str, pathlib.Path().glob("*/__init__.py")))
+parts = [sys.version, os.getcwd(), *rooms, *(pathlib.Path(name).read_text() for name in sys.argv[1:])]
 print(hashlib.sha256("\0".join(parts).encode()).hexdigest())
 PY
+}
+
+version_of() { "$1" -c 'import sys; print(sys.version_info[:2])' 2>/dev/null; }
+
+venv_is_usable() {
+    [[ $(version_of .venv/bin/python) == "$(version_of "$python")" ]] && .venv/bin/python -m pip --version &>/dev/null
 }
 
 install_python_packages() {
@@ -73,7 +80,7 @@ install_python_packages() {
     [[ -r $stamp && $(<"$stamp") == "$wanted" ]] && return
 
     [[ ! -e .venv || -w .venv ]] || die ".venv belongs to somebody else; remove it (it is only a cache) and try again"
-    .venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear .venv
+    venv_is_usable || "$python" -m venv --clear .venv
     say "installing the locked Python packages into .venv"
     local pip=(.venv/bin/python -m pip --disable-pip-version-check --no-input)
     "${pip[@]}" install --quiet --require-hashes -r requirements.lock
