@@ -1,0 +1,115 @@
+"""Addresses and routes of a network built from a plan: one address a device, none on its links.
+
+Each device has one /32 on its loopback, which all its interfaces borrow (unnumbered links, RFC 1812 section
+2.2.7), and static routes whose next hops are taken to be on the link. Neighbour entries are permanent: no ARP
+burdens a slow link, and a device that crashed is met by silence. A device with one interface and one
+neighbour has one default route.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from underlay.emulation.net import Network
+from underlay.emulation.rtnetlink import (
+    LOOPBACK,
+    Request,
+    add_address,
+    delete_route,
+    set_link,
+    set_neighbour,
+    set_route,
+)
+from underlay.routes import Routes
+
+RouteTable = Mapping[str, Sequence[tuple[str, str, str]]]
+"""For each device `(destination device, next device, own interface's name)`."""
+
+
+def configure_unnumbered(network: Network, addresses: Mapping[str, str], routes: RouteTable) -> None:
+    """Give every device its address, its permanent neighbours and its routes: one batch a device.
+
+    Args:
+        addresses: IPv4 address of every device.
+        routes: of every device that has any.
+    """
+    for name, address in addresses.items():
+        host = network[name]
+        requests = [add_address(LOOPBACK, address, 32)]
+        for interface in host.interfaces:
+            interface.ip, interface.prefixLen, interface.borrowed = address, 32, True
+            requests.append(set_link(interface.index, ipv4=_QUIET))
+            requests += [
+                set_neighbour(interface.index, addresses[peer.node.name], peer.MAC())
+                for peer in interface.peers()
+                if peer.node.name in addresses
+            ]
+        if not _is_leaf(host):
+            host.namespace.configure(_ROUTER)
+        host.addresses, host.routes = addresses, {}
+        host.namespace.submit(*requests, *_changes(host, routes.get(name, ())))
+
+
+def replace_routes(network: Network, routes: RouteTable) -> None:
+    """Change the devices in `routes` to exactly those routes, each device in one batch, its other routes
+    untouched.
+
+    A device that is not mentioned keeps its routes (one that is down, say); with an empty list it loses all.
+    """
+    for name, table in routes.items():
+        host = network[name]
+        host.namespace.submit(*_changes(host, table))
+
+
+def route_table(network: Network, routes: Routes) -> dict[str, list[tuple[str, str, str]]]:
+    """Next hops by device, as `underlay.routes` computes them, as routes by interface.
+
+    A device with a single way out needs, and gets, only one of them.
+    """
+    table: dict[str, list[tuple[str, str, str]]] = {}
+    for name, next_hops in routes.items():
+        host = network[name]
+        interface_to = {peer.node.name: each.name for each in host.interfaces for peer in each.peers()}
+        hops = islice(next_hops.items(), 1 if _is_leaf(host) else None)
+        table[name] = [(destination, via, interface_to[via]) for destination, via in hops]
+    return table
+
+
+def _changes(host: Any, table: Sequence[tuple[str, str, str]]) -> list[Request]:
+    """Requests that lead from the routes the host has to those in `table`."""
+    own, addresses = host.addresses[host.name], host.addresses
+    if _is_leaf(host) and table:
+        _, via, interface = table[0]
+        wanted = {"default": (via, interface)}
+    else:
+        wanted = {addresses[destination]: (via, interface) for destination, via, interface in table}
+    requests = [delete_route(destination) for destination in host.routes if destination not in wanted]
+    for destination, (via, interface) in wanted.items():
+        if host.routes.get(destination) != (via, interface):
+            gateway = None if addresses[via] == destination else addresses[via]
+            requests.append(
+                set_route(destination, index=host.namespace.index(interface), via=gateway, source=own)
+            )
+    host.routes = wanted
+    return requests
+
+
+def _is_leaf(host: Any) -> bool:
+    interfaces = host.interfaces
+    return len(interfaces) == 1 and len(interfaces[0].peers()) <= 1
+
+
+_IPV4_SEND_REDIRECTS, _IPV4_RP_FILTER = 6, 8
+_QUIET = {_IPV4_SEND_REDIRECTS: 0, _IPV4_RP_FILTER: 0}
+"""Answers may come by another way than questions went, and a forwarder on a channel does not teach
+shortcuts."""
+
+_ROUTER = {
+    "ipv4/ip_forward": 1,
+    "ipv4/conf/all/rp_filter": 0,
+    "ipv4/conf/default/rp_filter": 0,
+    "ipv4/conf/all/send_redirects": 0,
+    "ipv4/conf/default/send_redirects": 0,
+}
