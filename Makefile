@@ -9,7 +9,7 @@ PYTHON ?= python3
 SEEDS ?= 1000
 
 # -H: caches of the libraries go to root's home; no bytecode: root writes none into the checkout.
-AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -H PYTHONDONTWRITEBYTECODE=1 CI=$$CI)
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -H env PYTHONDONTWRITEBYTECODE=1 CI=$$CI)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format soak bench lock clean

@@ -64,4 +64,4 @@ hold_services
 
 export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
 apt-get -q update
-apt-get -q install --yes --no-install-recommends "$@"
+apt-get -q -o DPkg::Lock::Timeout=300 install --yes --no-install-recommends "$@"
