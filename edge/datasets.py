@@ -40,7 +40,7 @@ HOUR_S = 3600
 CLIP_MS = 79_500
 """Length of the clip behind the motion events."""
 
-# ---------------------------------------------------------------------------------------------- the data sets
+# ---------------------------------------------------------------------------- the data sets, and the payloads
 
 
 class WeatherReading(msgspec.Struct, frozen=True):
@@ -51,6 +51,28 @@ class WeatherReading(msgspec.Struct, frozen=True):
     humidity_hundredths_percent: int | None
 
 
+class Measurement(msgspec.Struct, frozen=True, rename={"value_hundredths": "h", "unit": "u"}):
+    """Payload of `temperature` and `humidity`: an integer in hundredths of a SenML unit, `Cel` or `%RH`.
+
+    Integers, because sums of them do not depend on the order in which a job adds them up.
+
+    >>> Measurement(390, "Cel").encode()
+    b'\\x82\\xa1h\\xcd\\x01\\x86\\xa1u\\xa3Cel'
+    """
+
+    value_hundredths: int
+    unit: str
+
+    def encode(self) -> bytes:
+        """A msgpack map of 10 to 12 bytes."""
+        return _encoder.encode(self)
+
+    @staticmethod
+    def decode(payload: bytes) -> Measurement:
+        """Raises msgspec.DecodeError for anything that is no measurement."""
+        return _measurement_decoder.decode(payload)
+
+
 class Photograph(msgspec.Struct, frozen=True):
     """A JPEG of 5 to 60 kB, and its checksum in hex."""
 
@@ -59,21 +81,37 @@ class Photograph(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class MotionEvent(msgspec.Struct, frozen=True):
-    """Something moved in one zone of the picture. Times count from the start of the clip."""
+class Motion(msgspec.Struct, frozen=True, array_like=True):
+    """Something moved in a part of the picture. Payload of `motion` and `motion-bursts`, an array."""
 
-    t_ms: int
     duration_ms: int
     area_ppm: int
+    """The largest share of the picture that changed from one frame to the next."""
     left_permille: int
     top_permille: int
     width_permille: int
     height_permille: int
 
+    def encode(self) -> bytes:
+        """A msgpack array of 10 to 24 bytes."""
+        return _encoder.encode(self)
+
+    @staticmethod
+    def decode(payload: bytes) -> Motion:
+        """Raises msgspec.DecodeError for anything that is no motion."""
+        return _motion_decoder.decode(payload)
+
+
+class MotionEvent(msgspec.Struct, frozen=True):
+    """A motion and when it began, counted from the start of the clip."""
+
+    t_ms: int
+    motion: Motion
+
     @property
     def end_ms(self) -> int:
         """When a camera can report it: its duration is known only then."""
-        return self.t_ms + self.duration_ms
+        return self.t_ms + self.motion.duration_ms
 
 
 @cache
@@ -103,53 +141,8 @@ def photographs() -> tuple[Photograph, ...]:
 @cache
 def motion_events() -> tuple[MotionEvent, ...]:
     """The events of the clip in order of their end, the order in which a camera reports them."""
-    events = (msgspec.convert(row, MotionEvent, strict=False) for row in _rows("motion-events.csv"))
+    events = [_motion_event(row) for row in _rows("motion-events.csv")]
     return tuple(sorted(events, key=lambda event: (event.end_ms, event.t_ms)))
-
-
-# ----------------------------------------------------------------------------------------------- the payloads
-
-
-class Measurement(msgspec.Struct, frozen=True, rename={"value_hundredths": "h", "unit": "u"}):
-    """Payload of `temperature` and `humidity`: an integer in hundredths of a SenML unit, `Cel` or `%RH`.
-
-    Integers, because sums of them do not depend on the order in which a job adds them up.
-
-    >>> Measurement(390, "Cel").encode()
-    b'\\x82\\xa1h\\xcd\\x01\\x86\\xa1u\\xa3Cel'
-    """
-
-    value_hundredths: int
-    unit: str
-
-    def encode(self) -> bytes:
-        """A msgpack map of 12 to 14 bytes."""
-        return _encoder.encode(self)
-
-    @staticmethod
-    def decode(payload: bytes) -> Measurement:
-        """Raises msgspec.DecodeError for anything that is no measurement."""
-        return _measurement_decoder.decode(payload)
-
-
-class Motion(msgspec.Struct, frozen=True, array_like=True):
-    """Payload of `motion` and `motion-bursts`, reported when the motion ends: how long, how much, where."""
-
-    duration_ms: int
-    area_ppm: int
-    left_permille: int
-    top_permille: int
-    width_permille: int
-    height_permille: int
-
-    def encode(self) -> bytes:
-        """A msgpack array of 10 to 24 bytes."""
-        return _encoder.encode(self)
-
-    @staticmethod
-    def decode(payload: bytes) -> Motion:
-        """Raises msgspec.DecodeError for anything that is no motion."""
-        return _motion_decoder.decode(payload)
 
 
 # ------------------------------------------------------------------------------------------------- the replay
@@ -167,7 +160,8 @@ class Track(Protocol):
     """One device's endless way through a data set, by sample number.
 
     `step_s` is the data-set time between samples, on average: a period times a replay speed. It must be
-    positive and stay the same for a track. `t_event` never goes back as k grows."""
+    positive and stay the same for a track. `t_event` never goes back as k grows.
+    """
 
     def sample(self, k: int, step_s: float) -> Sample:
         """Sample k, counted from 0."""
@@ -184,7 +178,8 @@ def track(kind: str, device_index: int, rng: Random) -> Track:
 
     Devices differ by station and by an hour for every full round of stations, so that neighbours do not
     repeat each other and windows over data-set time still hold all of them. `rng` serves `motion-bursts`
-    only, and only here: for a restarted device to find its old bursts again, pass one seeded as before."""
+    only, and only here: for a restarted device to find its old bursts again, pass one seeded as before.
+    """
     match kind:
         case "temperature" | "humidity":
             return WeatherTrack(kind, device_index)
@@ -211,11 +206,11 @@ class _RegularTrack:
 
 
 class WeatherTrack(_RegularTrack):
-    """Temperature or humidity of one station. A reading holds for its hour; the replay jumps over the
-    source's gaps.
+    """Temperature or humidity of one station: a reading holds for its hour, and gaps are jumped over.
 
-    So `t_event` never lies in an hour for which the station has no value. After the year's last reading it
-    begins again, a year later."""
+    So `t_event` never lies in an hour for which the station has no value. After the year's last reading the
+    replay begins again, a year later.
+    """
 
     def __init__(self, kind: str, device_index: int) -> None:
         self._unit = "Cel" if kind == "temperature" else "%RH"
@@ -272,7 +267,7 @@ class EventTrack:
     def _extend(self) -> None:
         at, event = next(self._pattern)
         self._at.append(at)
-        self._payloads.append(_motion(event).encode())
+        self._payloads.append(event.motion.encode())
 
 
 # Interrupted Poisson process in units of the mean gap: bursts of ten events on average within one unit,
@@ -321,15 +316,9 @@ def _start_s(device_index: int) -> float:
     return float(REPLAY_START_S + hours * HOUR_S)
 
 
-def _motion(event: MotionEvent) -> Motion:
-    return Motion(
-        duration_ms=event.duration_ms,
-        area_ppm=event.area_ppm,
-        left_permille=event.left_permille,
-        top_permille=event.top_permille,
-        width_permille=event.width_permille,
-        height_permille=event.height_permille,
-    )
+def _motion_event(row: dict[str, str]) -> MotionEvent:
+    t_ms, *motion = map(int, row.values())
+    return MotionEvent(t_ms, Motion(*motion))
 
 
 def _photograph(name: str, sha256: str) -> Photograph:

@@ -166,10 +166,10 @@ def test_motion_events_lie_in_the_clip_and_in_the_picture_in_order_of_their_end(
     assert [event.end_ms for event in events] == sorted(event.end_ms for event in events)
     for event in events:
         assert 0 < event.t_ms < event.end_ms <= CLIP_MS
-        assert event.duration_ms >= 300
-        assert 0 < event.area_ppm <= 1_000_000
-        assert event.left_permille + event.width_permille <= 1000
-        assert event.top_permille + event.height_permille <= 1000
+        assert event.motion.duration_ms >= 300
+        assert 0 < event.motion.area_ppm <= 1_000_000
+        assert event.motion.left_permille + event.motion.width_permille <= 1000
+        assert event.motion.top_permille + event.motion.height_permille <= 1000
 
 
 def test_a_motion_track_at_the_clip_s_own_pace_repeats_the_clip() -> None:
@@ -180,7 +180,7 @@ def test_a_motion_track_at_the_clip_s_own_pace_repeats_the_clip() -> None:
     assert [replay.elapsed_s(k, step_s) for k in range(85)] == pytest.approx(since_first_s)
     assert replay.elapsed_s(85, step_s) == pytest.approx(CLIP_MS / 1000)
     assert replay.sample(85, step_s).payload == replay.sample(0, step_s).payload
-    assert Motion.decode(replay.sample(3, step_s).payload).duration_ms == events[3].duration_ms
+    assert Motion.decode(replay.sample(3, step_s).payload) == events[3].motion
 
 
 def test_motion_of_two_devices_is_not_the_same() -> None:
