@@ -1,14 +1,12 @@
 """A birdhouse's sensors: replay real data sets on a schedule that every architecture shares.
 
-Observation k of a sensor is due at `start_s + k * period_s` of the device's clock, whatever happened
-before: so the observation set depends on the spec and the seed only, a restarted device goes on with the
-right number, and what it missed while it was down stays missed. The dissemination node on the same device
-gets each observation as a local message.
+Sample k of a sensor is due at a time that depends on its track and the device's clock alone, whatever
+happened before: so the observation set depends on the spec and the seed only, a restarted device goes on
+with the right number, and what it missed while it was down stays missed. The dissemination node on the
+same device gets each observation as a local message.
 """
 
 from __future__ import annotations
-
-from math import ceil
 
 import msgspec
 
@@ -16,6 +14,7 @@ from edge.datasets import Track, track
 from edge.events import Generated
 from edge.observation import Observation, ObservationId, Observed
 from underlay.messages import Protocol
+from underlay.network import seeded
 from underlay.node import Context, Node, Timer
 
 
@@ -24,15 +23,22 @@ class SensorConfig(msgspec.Struct, frozen=True):
 
     kind: str
     period_s: float
-    """Between observations, seconds of the device's clock."""
+    """Between observations on average, seconds of the device's clock; motion keeps its own pattern."""
     start_s: float
     """First observation."""
     stop_s: float
     """No observation is made from then on (the run's cool-down)."""
     index: int
     """Which of the deterministic tracks through the data set (station, offset) this device replays."""
+    seed: int
+    """The run's: bursts of motion are drawn anew from it in every incarnation, and so are the same."""
     replay_speed: float = 1.0
     """Data-set seconds that pass per second of the run."""
+
+    @property
+    def step_s(self) -> float:
+        """Data-set seconds between samples."""
+        return self.period_s * self.replay_speed
 
 
 class Sensors(Node):
@@ -46,16 +52,19 @@ class Sensors(Node):
         self._tracks: list[Track] = []
 
     def on_start(self, ctx: Context) -> None:
-        self._tracks = [track(sensor.kind, sensor.index, ctx.rng) for sensor in self._sensors]
+        self._tracks = [
+            track(sensor.kind, sensor.index, seeded(sensor.seed, "sensor", ctx.device, sensor.kind))
+            for sensor in self._sensors
+        ]
         for i, sensor in enumerate(self._sensors):
-            first = max(0, ceil((ctx.now - sensor.start_s) / sensor.period_s))
-            self._schedule(ctx, i, first)
+            elapsed_s = max(0.0, ctx.now - sensor.start_s) * sensor.replay_speed
+            self._schedule(ctx, i, self._tracks[i].first_due(elapsed_s, sensor.step_s))
 
     def on_timer(self, ctx: Context, timer: Timer) -> None:
         assert isinstance(timer, tuple)
         i, k = timer
         sensor = self._sensors[i]
-        sample = self._tracks[i].sample(k, sensor.period_s * sensor.replay_speed)
+        sample = self._tracks[i].sample(k, sensor.step_s)
         observation = Observation(
             id=ObservationId(ctx.device, k * len(self._sensors) + i),
             kind=sensor.kind,
@@ -70,6 +79,6 @@ class Sensors(Node):
 
     def _schedule(self, ctx: Context, i: int, k: int) -> None:
         sensor = self._sensors[i]
-        due_s = sensor.start_s + k * sensor.period_s
+        due_s = sensor.start_s + self._tracks[i].elapsed_s(k, sensor.step_s) / sensor.replay_speed
         if due_s < sensor.stop_s:
             ctx.set_timer((i, k), due_s - ctx.now)
