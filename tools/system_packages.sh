@@ -10,18 +10,23 @@ set -euo pipefail
 policy=/usr/sbin/policy-rc.d
 saved=$policy.saved-by-birdhouse
 
-# Package scripts ask policy-rc.d before they start anything. Ours says yes only to what is already running.
+# Package scripts ask policy-rc.d before they start anything. Ours says yes only to what is already running, and only
+# while this script runs: should it be killed, what it leaves behind answers as if it were not there.
 hold_services() {
     restore_policy # what a killed run may have left
     if [[ -e $policy || -L $policy ]]; then mv "$policy" "$saved"; fi
-    cat >"$policy" <<'POLICY'
+    cat >"$policy" <<POLICY
 #!/bin/sh
 # Placed by birdhouse's tools/system_packages.sh for the time of one installation.
+if [ ! -d /proc/$$ ]; then
+    [ -x $saved ] && exec $saved "\$@"
+    exit 0
+fi
 for argument; do
-    case $argument in -*) ;; *) service=$argument; break ;; esac
+    case \$argument in -*) ;; *) service=\$argument; break ;; esac
 done
 # Without a running systemd (a container, a chroot) systemctl answers yes to anything.
-[ -d /run/systemd/system ] && systemctl is-active --quiet "$service" || exit 101
+[ -d /run/systemd/system ] && systemctl is-active --quiet "\$service" || exit 101
 POLICY
     chmod 755 "$policy"
 }
