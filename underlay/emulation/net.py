@@ -143,6 +143,9 @@ class Network(stock.Mininet):
         for node in own:
             node.close()
         super().stop()  # what is not ours: controllers, terminals, Mininet's own nodes
+        for node in (*self.hosts, *self.switches):
+            if hasattr(node, "namespace"):
+                node.namespace.close()
         if stubborn:
             stock.error(f"*** Still alive after SIGKILL: {stubborn}\n")
 

@@ -9,15 +9,19 @@ business.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import warnings
+from unittest.mock import patch
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     if importlib.util.find_spec("distutils") is None:
         importlib.import_module("setuptools")
+    # Mininet keeps the logger's method as it finds it on import, and `warn` warns about itself.
+    with patch.object(logging.Logger, "warn", logging.Logger.warning):
+        from mininet.log import error, lg, setLogLevel
     from mininet.cli import CLI
     from mininet.link import Intf, Link, TCIntf, TCLink
-    from mininet.log import error, setLogLevel
     from mininet.net import Mininet
     from mininet.node import Host, Node, Switch
     from mininet.topo import LinearTopo, SingleSwitchTopo, Topo
@@ -38,5 +42,6 @@ __all__ = [
     "Topo",
     "TreeTopo",
     "error",
+    "lg",
     "setLogLevel",
 ]
