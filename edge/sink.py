@@ -11,11 +11,19 @@ from underlay.messages import Message, Protocol
 from underlay.node import Address, Context, Node
 
 
-class Kept(Message, frozen=True, array_like=True, tag=1):
-    """To itself, once an observation is durable."""
+class Kept(Message, frozen=True, array_like=True, tag=2):
+    """To the node that handed an observation over: it is durable. Sent for every hand-over, duplicates
+    included."""
 
     transport = "local"
     id: str
+
+
+class _Durable(Message, frozen=True, array_like=True, tag=3):
+    transport = "local"
+    id: str
+    handed_over_by: Address
+    first: bool
 
 
 class Sink(Node):
@@ -27,8 +35,12 @@ class Sink(Node):
         match message:
             case Observed(observation):
                 key = observation.key()
-                if ctx.store.get(key) is None:
+                first = ctx.store.get(key) is None
+                if first:
                     ctx.store.put(key, observation.encode())
-                    ctx.when_durable(Kept(str(observation.id)))
-            case Kept(id):
-                ctx.emit(Stored(id))
+                # A duplicate waits too: the write of the first may still be under way.
+                ctx.when_durable(_Durable(str(observation.id), sender, first))
+            case _Durable(id, handed_over_by, first):
+                if first:
+                    ctx.emit(Stored(id))
+                ctx.send(handed_over_by, Kept(id))

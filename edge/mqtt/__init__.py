@@ -1,0 +1,1 @@
+"""MQTT under the star: local messages of its client, the real client and broker, and models of both."""
