@@ -128,3 +128,14 @@ def seeded(seed: int, *names: object) -> Random:
     """
     text = "\x1f".join((str(seed), *(str(name) for name in names)))
     return Random(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest()))
+
+
+def link_rng(seed: int, link: Link, source: str, *changes: int) -> Random:
+    """The stream of the link's direction that leaves `source`; `changes` tells apart those after a
+    `Degrade`."""
+    return seeded(seed, "link", link.name, "forward" if source == link.a else "backward", *changes)
+
+
+def hearer_rng(seed: int, channel: Channel, source: str, target: str, *changes: int) -> Random:
+    """The stream of what `target` hears of `source` on a channel; `changes` as in `link_rng`."""
+    return seeded(seed, "channel", channel.name, source, target, *changes)
