@@ -226,7 +226,7 @@ def short_name(name: str, suffix: str = "") -> str:
     """`name + suffix`, or where that is more than the kernel's 15 characters, its beginning and a digest.
 
     >>> short_name("cam3", "-eth0"), short_name("birdhouse-by-the-pond", "-eth12")
-    ('cam3-eth0', 'bird-c76c-eth12')
+    ('cam3-eth0', 'bird-796a-eth12')
     """
     if len(name + suffix) <= _NAME_MAX:
         return name + suffix

@@ -22,8 +22,8 @@ from underlay.errors import Unavailable
 
 
 class Network(stock.Mininet):
-    """A network of namespaces. As a context manager it starts on entry and is gone on exit, whatever happens
-    between.
+    """A network of namespaces. As a context manager it is gone on exit, whatever happened, and started on entry
+    if a topology was given.
 
     >>> with Network(topo=SingleSwitchTopo(3)) as net:  # doctest: +SKIP
     ...     net["h1"].cmd("ping -c1", net["h2"].IP())
@@ -67,7 +67,8 @@ class Network(stock.Mininet):
             self.build()
 
     def __enter__(self) -> Network:
-        self.start()
+        if self.built:
+            self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
