@@ -1,0 +1,36 @@
+"""Gossip: every machine is a peer and talks to whoever is in its range; the hub is one among them."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import msgspec
+
+from edge.gossip.peer import GossipConfig, GossipPeer
+from topologies.architectures import Deployment
+from topologies.architectures.options import GossipOptions
+from topologies.experiment import Experiment
+from underlay.plan import DevicePlan
+
+
+def deploy(experiment: Experiment) -> Deployment:
+    """A gossip node on every device."""
+    assert isinstance(experiment.options, GossipOptions)
+    network = experiment.topology.network
+    knobs = msgspec.structs.asdict(experiment.options)
+    neighbours = network.neighbours()
+    linked = {
+        device: {link.other(device) for link in network.links if device in (link.a, link.b)}
+        for device in neighbours
+    }
+    devices = {}
+    for device, peers in neighbours.items():
+        config = GossipConfig(
+            neighbours=peers,
+            on_channel=frozenset(peers) - linked[device],
+            subscriber=device in experiment.subscribers,
+            deliver_to=experiment.deliver_to(device),
+            **knobs,
+        )
+        devices[device] = DevicePlan(nodes=(experiment.node(partial(GossipPeer, config)),))
+    return Deployment(devices)

@@ -1,0 +1,67 @@
+"""What can be chosen of each architecture: the tables `[star]`, `[caching]` and `[gossip]` of a spec."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all options."""
+
+
+class StarOptions(Options, frozen=True):
+    """MQTT: every birdhouse publishes to the broker on the hub, subscribers get it from there."""
+
+    qos: Literal[0, 1, 2] = 1
+    retain: bool = True
+    """Whether the broker keeps the last value of each topic."""
+    persistent: bool = True
+    """Whether the broker keeps the sessions of clients that are away."""
+    keepalive_s: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 5
+    """A silent broker is given up after 1.5 times this."""
+    standby: bool = False
+    """A second broker on the first relay, used while the hub's does not answer."""
+    queue_bytes: PositiveInt = 4_000_000
+    """What a birdhouse holds while it is not connected; the oldest goes first."""
+
+
+class CachingOptions(Options, frozen=True):
+    """CoAP: caches ask the sensors once and answer whoever asks them."""
+
+    caches: Literal["all", "relays"] = "all"
+    """Which machines cache: every one, or relays and hub only."""
+    observe: bool = True
+    """Whether subscribers observe resources (RFC 7641) or poll them."""
+    max_age_s: Positive = 5.0
+    """Freshness lifetime that sensors give their readings."""
+    budget_bytes: PositiveInt = 2_000_000
+    """Of each cache; least recently used goes first."""
+    stale_on_error: bool = True
+    """Whether a cache serves what is no longer fresh where the origin does not answer."""
+
+
+class GossipOptions(Options, frozen=True):
+    """UDP: eager push along a tree, lazy announcements, repair (Plumtree), anti-entropy by digests."""
+
+    eager_max: PositiveInt = 4
+    """Neighbours a message is pushed to at first; the tree prunes and grafts from there."""
+    announce_interval_s: Positive = 0.5
+    """Between announcements of what one has."""
+    graft_timeout_s: Positive = 0.5
+    """How long an announced part may take by the tree before it is asked for."""
+    part_bytes: Annotated[int, msgspec.Meta(ge=32, le=32_768)] = 1024
+    """Larger observations travel in parts of this size."""
+    repair_parts: PositiveInt = 8
+    """Parts sent to one neighbour per repair interval."""
+    repair_interval_s: Positive = 0.1
+    memory_bytes: PositiveInt = 8_000_000
+    """Held for repairs; the oldest goes first."""
+
+
+OPTIONS: dict[str, type[Options]] = {"star": StarOptions, "caching": CachingOptions, "gossip": GossipOptions}
+"""By architecture."""

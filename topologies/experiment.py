@@ -1,0 +1,205 @@
+"""From a spec to a plan: one architecture on the common physical graph, under the common workload and faults.
+
+Owns the workload: which sensor observes when (the same observations whatever the architecture), who
+subscribes, background traffic, own programs. What disseminates is deployed by `topologies.architectures`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge.sensor import SensorConfig, Sensors
+from edge.sink import Sink
+from topologies.architectures import ARCHITECTURES, VARIANTS, deploy_of
+from topologies.architectures.options import Options
+from topologies.profiles import unknown
+from topologies.spec import Spec
+from topologies.timeline import timeline
+from topologies.topology import Topology, build_topology
+from topologies.traffic import Flow, Traffic
+from underlay.errors import InputError
+from underlay.faults import TimedFault
+from underlay.network import seeded
+from underlay.node import Node
+from underlay.plan import FIRST_PORT, DevicePlan, NodePlan, Plan, ProgramPlan
+
+SENSORS, SINK, TRAFFIC = "sensors", "sink", "traffic"
+PORTS = {name: FIRST_PORT + n for n, name in enumerate((SENSORS, SINK, TRAFFIC, *ARCHITECTURES))}
+"""Of every node, in every experiment."""
+
+
+class Experiment(msgspec.Struct, frozen=True, dict=True):
+    """One architecture of a spec, on its network."""
+
+    spec: Spec
+    name: str
+    """The variant's, as in the spec: `caching-relays`."""
+    architecture: str
+    """What it is a variant of: `caching`."""
+    options: Options
+    topology: Topology
+    faults: tuple[TimedFault, ...]
+
+    @cached_property
+    def subscribers(self) -> tuple[str, ...]:
+        """Devices that must get every observation."""
+        everyone = self.spec.subscribers == "all"
+        return (*(self.topology.birdhouses if everyone else ()), self.topology.sink)
+
+    @cached_property
+    def sources(self) -> dict[str, tuple[SensorConfig, ...]]:
+        """The sensors of every device that has any."""
+        return {
+            device: sensors
+            for n, device in enumerate(self.topology.roles)
+            if (sensors := self._sensors(device, n))
+        }
+
+    def node(self, make: Callable[[], Node]) -> NodePlan:
+        """The architecture's node on a device; `make` is called anew for each incarnation and must be
+        picklable."""
+        return NodePlan(self.architecture, make, PORTS[self.architecture])
+
+    def deliver_to(self, device: str) -> str | None:
+        """The node on `device` that takes observations in: the sink's, on the sink."""
+        return SINK if device == self.topology.sink else None
+
+    def _sensors(self, device: str, index: int) -> tuple[SensorConfig, ...]:
+        spec = self.spec
+        _, stop_s = spec.counted_s
+        found = []
+        for n, sensor in enumerate(spec.sensor):
+            if device in self._devices_of_sensor[n]:
+                # Devices do not observe in step: each sensor has a phase of its own within its period.
+                phase_s = sensor.period_s * seeded(spec.seed, "phase", device, n).random()
+                start_s = round(spec.warmup_s / 2 + phase_s, 3)
+                found.append(
+                    SensorConfig(sensor.kind, sensor.period_s, start_s, stop_s, index, spec.seed, spec.replay_speed)
+                )
+        return tuple(found)
+
+    @cached_property
+    def _devices_of_sensor(self) -> list[tuple[str, ...]]:
+        return [
+            self.topology.devices(s.devices, f"sensor[{n}].devices") for n, s in enumerate(self.spec.sensor)
+        ]
+
+
+def build_experiment(
+    spec: Spec, name: str, folder: Path = Path(), topology: Topology | None = None
+) -> Experiment:
+    """The spec's architecture of that name; raises InputError where the spec means nothing on its network.
+
+    Args:
+        folder: where relative file names of the spec start.
+        topology: the network, where it has been built already.
+    """
+    topology = topology or build_topology(spec, folder)
+    architecture, options = options_of(spec, name)
+    faults = timeline(spec, topology)
+    experiment = Experiment(spec, name, architecture, options, topology, faults)
+    if not experiment.sources:
+        raise InputError("no device has a sensor", key="sensor")
+    if any(device == topology.sink for device in experiment.sources):
+        raise InputError(f"{topology.sink} stores observations and makes none", key="sensor")
+    return experiment
+
+
+def options_of(spec: Spec, name: str) -> tuple[str, Options]:
+    """The architecture that a variant's name means, and its options in force."""
+    architecture: str
+    if name in spec.variant:
+        architecture, changes = spec.variant[name].of, spec.variant[name].options
+    elif name in VARIANTS:
+        architecture, changes = VARIANTS[name].of, VARIANTS[name].options
+        if name == architecture:
+            changes = {}
+    else:
+        raise unknown("architecture", name, [*VARIANTS, *spec.variant], "architectures")
+    options: Options = getattr(spec, architecture)
+    merged = msgspec.to_builtins(options) | dict(changes)
+    try:
+        return architecture, msgspec.convert(merged, type(options))
+    except msgspec.ValidationError as error:
+        raise InputError(str(error).replace("`", ""), key=f"variant.{name}.options") from error
+
+
+def build_plan(experiment: Experiment) -> Plan:
+    """Everything a fabric needs."""
+    spec, topology = experiment.spec, experiment.topology
+    deployed = deploy_of(experiment.architecture)(experiment)
+    common = _workload(experiment)
+    return Plan(
+        seed=spec.seed,
+        duration_s=spec.duration_s,
+        network=topology.network,
+        devices={name: _joined(common.get(name), deployed.devices.get(name)) for name in topology.roles},
+        faults=experiment.faults,
+        route_convergence_s=None if spec.route_convergence_s == "never" else float(spec.route_convergence_s),
+        disk_sync_ms=spec.fabric.disk_sync_ms,
+        frame_class=deployed.frame_class,
+    )
+
+
+def _workload(experiment: Experiment) -> Mapping[str, DevicePlan]:
+    """What runs on the devices whatever the architecture."""
+    topology = experiment.topology
+    nodes: dict[str, list[NodePlan]] = {name: [] for name in topology.roles}
+
+    def add(device: str, name: str, make: Callable[..., Node], *args: Any) -> None:
+        nodes[device].append(NodePlan(name, partial(make, *args), PORTS[name]))
+
+    for device, sensors in experiment.sources.items():
+        add(device, SENSORS, Sensors, sensors, experiment.architecture)
+    add(topology.sink, SINK, Sink)
+    flows = _flows(experiment)
+    ends = [device for flow in flows for device in (flow.source, flow.target)]
+    for device in dict.fromkeys(ends):
+        add(device, TRAFFIC, Traffic, tuple(flow for flow in flows if flow.source == device))
+    programs = _programs(experiment)
+    return {
+        name: DevicePlan(nodes=tuple(nodes[name]), programs=programs.get(name, ())) for name in topology.roles
+    }
+
+
+def _flows(experiment: Experiment) -> list[Flow]:
+    spec, topology = experiment.spec, experiment.topology
+    flows = []
+    for n, settings in enumerate(spec.traffic):
+        source = topology.device(settings.source, f"traffic[{n}].source")
+        target = topology.device(settings.target, f"traffic[{n}].target")
+        if source == target:
+            raise InputError(f"{source} cannot send to itself", key=f"traffic[{n}].target")
+        stop_s = spec.duration_s if settings.stop_s is None else settings.stop_s
+        flows.append(
+            Flow(source, target, settings.rate_kbps, settings.packet_bytes, settings.start_s, stop_s)
+        )
+    return flows
+
+
+def _programs(experiment: Experiment) -> dict[str, tuple[ProgramPlan, ...]]:
+    found: dict[str, tuple[ProgramPlan, ...]] = {}
+    for n, settings in enumerate(experiment.spec.program):
+        program = ProgramPlan(
+            name=settings.name,
+            argv=settings.argv,
+            environment=settings.environment,
+            expected_to_end=settings.expected_to_end,
+        )
+        for device in experiment.topology.devices(settings.devices, f"program[{n}].devices"):
+            found[device] = (*found.get(device, ()), program)
+    return found
+
+
+def _joined(common: DevicePlan | None, deployed: DevicePlan | None) -> DevicePlan:
+    parts = [part for part in (deployed, common) if part is not None]
+    return DevicePlan(
+        nodes=tuple(node for part in parts for node in part.nodes),
+        bindings=tuple(binding for part in parts for binding in part.bindings),
+        programs=tuple(program for part in parts for program in part.programs),
+    )
