@@ -16,7 +16,8 @@ class ChannelModel:
     """State of one channel.
 
     `transmit` reserves the medium once; `hear` then decides for every hearer separately.
-    Counters per sender: `frames`, `bytes_on_air`, `airtime_s`, `queue_dropped`; per (sender, hearer): `lost`.
+    Counters per sender: `frames`, `bytes_on_air`, `data_bytes`, `airtime_s`, `queue_dropped`; per
+    (sender, hearer): `lost`.
     """
 
     __slots__ = (
@@ -25,6 +26,7 @@ class ChannelModel:
         "_quiet_until_s",
         "airtime_s",
         "bytes_on_air",
+        "data_bytes",
         "duty_cycle_ratio",
         "frames",
         "lost",
@@ -40,6 +42,7 @@ class ChannelModel:
         self._hearers: dict[tuple[str, str], _Hearer] = {}
         self.frames: dict[str, int] = {}
         self.bytes_on_air: dict[str, int] = {}
+        self.data_bytes: dict[str, int] = {}
         self.airtime_s: dict[str, float] = {}
         self.queue_dropped: dict[str, int] = {}
         self.lost: dict[tuple[str, str], int] = {}
@@ -53,8 +56,8 @@ class ChannelModel:
         """Who is in range of `sender`, in the order they were added."""
         return [hearer for s, hearer in self._hearers if s == sender]
 
-    def transmit(self, sender: str, now_s: float, size_bytes: int) -> float:
-        """When the transmission of an IP packet ends, or QUEUE_FULL.
+    def transmit(self, sender: str, now_s: float, size_bytes: int, data: bool = False) -> float:
+        """When the transmission of an IP packet ends, or QUEUE_FULL; `data` as in `LinkModel.offer`.
 
         Waits for the medium and for the sender's duty cycle: after an airtime of a the sender keeps quiet for
         a (1/d - 1) (ETSI EN 300 220-1, per-transmission reading of the duty-cycle limit d).
@@ -69,7 +72,10 @@ class ChannelModel:
         if self.duty_cycle_ratio < 1.0:
             self._quiet_until_s[sender] = end_s + airtime_s * (1.0 / self.duty_cycle_ratio - 1.0)
         self.frames[sender] = self.frames.get(sender, 0) + 1
-        self.bytes_on_air[sender] = self.bytes_on_air.get(sender, 0) + self.spec.bytes_on_air(size_bytes)
+        on_air = self.spec.bytes_on_air(size_bytes)
+        self.bytes_on_air[sender] = self.bytes_on_air.get(sender, 0) + on_air
+        if data:
+            self.data_bytes[sender] = self.data_bytes.get(sender, 0) + on_air
         self.airtime_s[sender] = self.airtime_s.get(sender, 0.0) + airtime_s
         return end_s
 

@@ -130,7 +130,6 @@ class LinkModel:
     )  # fmt: skip
 
     def __init__(self, spec: LinkSpec, rng: Random) -> None:
-        self._random = rng.random
         self._busy_until_s = 0.0
         self._last_arrival_s = 0.0
         self.frames = self.bytes_on_air = self.data_bytes = self.lost = self.queue_dropped = self.cut = 0
@@ -140,6 +139,7 @@ class LinkModel:
     def configure(self, spec: LinkSpec, rng: Random) -> None:
         """Take on another spec (a `Degrade` fault); what is queued or under way keeps its schedule."""
         self.spec = spec
+        self._random = rng.random
         self._s_per_byte = 8e-3 / spec.rate_kbps
         self._delay_s = (spec.delay_ms - spec.jitter_ms) * 1e-3
         self._jitter_s = 2e-3 * spec.jitter_ms
@@ -148,10 +148,10 @@ class LinkModel:
         self._overhead_bytes = spec.overhead_bytes
         self._loss = LossProcess(spec.loss_ratio, spec.burst_frames, rng) if spec.loss_ratio else None
 
-    def offer(self, now_s: float, size_bytes: int) -> float:
+    def offer(self, now_s: float, size_bytes: int, data: bool = False) -> float:
         """Send an IP packet of `size_bytes` at `now_s`; its arrival time, or `LOST` or `QUEUE_FULL`.
 
-        Times must not go backwards between calls.
+        `data` says that it carries users' observations. Times must not go backwards between calls.
         """
         fragments = 1 if size_bytes <= self._mtu_bytes else -(-size_bytes // self._mtu_bytes)
         on_air = size_bytes + fragments * self._overhead_bytes
@@ -171,6 +171,8 @@ class LinkModel:
         self._busy_until_s = sent_s
         self.frames += 1
         self.bytes_on_air += on_air
+        if data:
+            self.data_bytes += on_air
         if self._loss is not None and self._loss.lost(fragments):
             self.lost += 1
             return LOST
