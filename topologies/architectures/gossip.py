@@ -6,10 +6,12 @@ from functools import partial
 
 import msgspec
 
+from edge.gossip.messages import Gossip
 from edge.gossip.peer import GossipConfig, GossipPeer
 from topologies.architectures import Deployment
+from topologies.architectures.frames import udp_classifier
 from topologies.architectures.options import GossipOptions
-from topologies.experiment import Experiment
+from topologies.experiment import PORTS, Experiment
 from underlay.plan import DevicePlan
 
 
@@ -33,4 +35,4 @@ def deploy(experiment: Experiment) -> Deployment:
             **knobs,
         )
         devices[device] = DevicePlan(nodes=(experiment.node(partial(GossipPeer, config)),))
-    return Deployment(devices)
+    return Deployment(devices, udp_classifier(PORTS[experiment.architecture], Gossip))
