@@ -47,23 +47,20 @@ class Namespace:
 
     @classmethod
     def open(cls) -> Namespace:
-        """A new namespace, with its loopback up and IPv6 off (so that no link carries router or group
-        discovery)."""
+        """A new namespace, with its loopback up."""
         with _returning_home():
             if _libc.unshare(_CLONE_NEWNET) != 0:
                 raise Unavailable(
                     f"cannot make a network namespace: {os.strerror(ctypes.get_errno())}", hint="run as root"
                 )
             namespace = cls(os.open(_HERE, os.O_RDONLY | os.O_CLOEXEC))
-            _write_settings({"ipv6/conf/default/disable_ipv6": 1})
             with RouteSocket() as route_socket:
                 route_socket.apply([set_link(LOOPBACK, up=True)])
         return namespace
 
     @classmethod
     def of_process(cls, pid: int | None) -> Namespace:
-        """The namespace that another process lives in (this one's, for None). Its settings are never
-        written."""
+        """The namespace of another process, or of this one for None. Its settings are never written."""
         foreign = _Foreign(os.open(f"/proc/{pid or 'self'}/ns/net", os.O_RDONLY | os.O_CLOEXEC))
         foreign._next_index = max(link.number for link in foreign.links().values()) + FIRST_INDEX
         return foreign
@@ -109,9 +106,14 @@ class Namespace:
             return socket.socket(family, kind, protocol)
 
     def configure(self, settings: Mapping[str, int]) -> None:
-        """Write this namespace's own settings, named as below `/proc/sys/net` (`"ipv4/ip_forward"`)."""
-        with self.enter():
-            _write_settings(settings)
+        """Write this namespace's own settings, named as below `/proc/sys/net` (`"ipv4/ip_forward"`).
+
+        Each takes longer the more namespaces there are; what an interface can be told by `submit` does not.
+        """
+        with self.inside():
+            for name, value in settings.items():
+                with open(f"/proc/sys/net/{name}", "w") as setting:
+                    setting.write(str(value))
 
     # --------------------------------------------------------------------------------------------- interfaces
 
@@ -206,6 +208,14 @@ def end_processes(namespaces: Collection[Namespace], *, patience_s: float = 5.0)
     return []
 
 
+def signal_processes(namespaces: Collection[Namespace], number: signal.Signals) -> None:
+    """Send a signal to every process that lives in one of `namespaces`."""
+    for pidfd in _living({f"net:[{namespace.inode}]" for namespace in namespaces}).values():
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, number)
+        os.close(pidfd)
+
+
 def _living(inodes: Collection[str]) -> dict[int, int]:
     """A pidfd for each process in those namespaces but this one, by process id. A zombie is in none any
     more."""
@@ -221,13 +231,6 @@ def _living(inodes: Collection[str]) -> dict[int, int]:
             else:
                 os.close(pidfd)
     return found
-
-
-def _write_settings(settings: Mapping[str, int]) -> None:
-    for name, value in settings.items():
-        # A kernel without IPv6 has none of its settings, and needs none.
-        with suppress(FileNotFoundError), open(f"/proc/sys/net/{name}", "w") as setting:
-            setting.write(str(value))
 
 
 @contextmanager

@@ -1,0 +1,141 @@
+"""A device's process, from the fork to its end: enters its namespace, drives its nodes, answers to the
+supervisor.
+
+Owns what happens around `driver`: descriptors, signals, the event loop, the log, and the few words it
+exchanges with the supervisor over a socket pair. The child says `Ready` once its sockets are bound, and
+`Failed` where it cannot go on; the supervisor says `Go`, `Hops` and `Stop`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import traceback
+from collections.abc import Callable, Mapping
+
+import msgspec
+import uvloop
+
+from underlay.emulation.driver import Driver, Incarnation
+from underlay.emulation.namespace import Namespace
+from underlay.emulation.processes import (
+    CLONE_NEWNET,
+    close_all_but,
+    default_signals,
+    die_with_parent,
+    join,
+    prepare_log,
+    run_to_end,
+    set_name,
+)
+
+_LINE_BYTES = 1 << 20
+
+
+class Ready(msgspec.Struct, frozen=True, tag=True):
+    """Child: everything is bound, the bindings have started."""
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """Child: the last word before it ends."""
+
+    problem: str
+    disk_full: bool = False
+
+
+class Go(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: power on."""
+
+    t0_s: float
+    """Monotonic time of the run's start."""
+
+
+class Hops(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: routes changed; hops to every device that can be reached."""
+
+    hops: Mapping[str, int]
+
+
+class Stop(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: the run is over."""
+
+
+FromDevice = Ready | Failed
+ToDevice = Go | Hops | Stop
+
+
+def fork_device(life: Incarnation, namespace: Namespace) -> tuple[int, socket.socket]:
+    """Start a device's process in its namespace; its id, and the socket on which it answers."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        run_to_end(lambda: _child(life, namespace.fd, theirs))
+    theirs.close()
+    ours.setblocking(False)
+    return pid, ours
+
+
+def say(channel: socket.socket, word: FromDevice | ToDevice) -> None:
+    """One word over the socket pair."""
+    channel.send(msgspec.msgpack.encode(word))
+
+
+def heard(channel: socket.socket) -> FromDevice | None:
+    """What a device said, or None at the end of its life."""
+    try:
+        data = channel.recv(_LINE_BYTES)
+    except ConnectionResetError:
+        return None
+    return msgspec.msgpack.decode(data, type=FromDevice) if data else None
+
+
+def _child(life: Incarnation, namespace_fd: int, channel: socket.socket) -> None:
+    die_with_parent()
+    default_signals()
+    os.setsid()
+    prepare_log(life.log)
+    join(namespace_fd, CLONE_NEWNET)
+    # Those of the other devices' links would keep them alive; 0 is given away too, for nobody types here.
+    close_all_but(channel.fileno())
+    set_name(f"bh-{life.device}")
+    try:
+        life.store.parent.mkdir(parents=True, exist_ok=True)
+        with life.trace.open("ab") as trace, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_live(life, channel, trace))
+    except Exception as error:
+        traceback.print_exc()
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        say(channel, Failed(f"{type(error).__name__}: {error}", full))
+        os._exit(1)
+
+
+async def _live(life: Incarnation, channel: socket.socket, trace: object) -> None:
+    loop = asyncio.get_running_loop()
+    driver = Driver(life, loop, trace)  # type: ignore[arg-type]
+    loop.set_exception_handler(
+        lambda _, context: driver.fail(context.get("exception") or RuntimeError(context["message"]))
+    )
+    await driver.open()
+    stopped = asyncio.Event()
+    words: Mapping[type, Callable[[ToDevice], None]] = {
+        Go: lambda word: driver.start(word.t0_s),  # type: ignore[union-attr]
+        Hops: lambda word: setattr(driver, "hops", word.hops),  # type: ignore[union-attr]
+        Stop: lambda _: stopped.set(),
+    }
+
+    def listen() -> None:
+        data = channel.recv(_LINE_BYTES)
+        word: ToDevice = msgspec.msgpack.decode(data, type=ToDevice) if data else Stop()
+        words[type(word)](word)
+
+    channel.setblocking(False)
+    loop.add_reader(channel, listen)
+    say(channel, Ready())
+    waiting = loop.create_task(stopped.wait())
+    await asyncio.wait((waiting, driver.failure), return_when=asyncio.FIRST_COMPLETED)
+    loop.remove_reader(channel)
+    if driver.failure.done():
+        driver.failure.result()
+    await driver.close()

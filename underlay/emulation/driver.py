@@ -1,0 +1,399 @@
+"""The generic driver: runs one device's nodes on real sockets, timers, disk and processor.
+
+Owns the turn, in which all the promises of the node contract are kept: take everything that is ready and run
+its handlers; append the trace; send what was issued before any write; make ONE group commit for all nodes of
+the device; then send what had to wait for it. Sockets are in `datagrams` and `streams`, the disk in
+`store_sqlite`, long work in `work`; bindings (MQTT, CoAP engines) live in the same event loop. Does not know
+who started it: `device` does that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from random import Random
+from time import monotonic
+from typing import Any, BinaryIO
+
+import msgspec
+
+from underlay.clock import DeviceClock
+from underlay.emulation.datagrams import Datagrams, interfaces
+from underlay.emulation.store_sqlite import Disk
+from underlay.emulation.streams import Hello, Streams
+from underlay.emulation.timers import Timers
+from underlay.emulation.work import Workers
+from underlay.messages import MalformedMessage, Message
+from underlay.network import seeded
+from underlay.node import Address, Node, Timer, Work, address
+from underlay.plan import Binding, BindingPlan, DevicePlan, NodePlan
+from underlay.trace import Event, Malformed, MessagesSent, NodeStarted, SlowHandler, TraceWriter
+
+TURN_S = 0.02
+"""After this long a turn commits and sends, however much is still waiting."""
+SLOW_HANDLER_S = 0.01
+
+
+class Incarnation(msgspec.Struct, frozen=True):
+    """One life of a device, from power on to power off: what its driver is given."""
+
+    device: str
+    number: int
+    """Counts from 1."""
+    seed: int
+    plan: DevicePlan
+    addresses: Mapping[str, str]
+    """IPv4 address of every device."""
+    ports: Mapping[str, int]
+    """Of every node name."""
+    hops: Mapping[str, int]
+    """To every device that can be reached."""
+    clock: DeviceClock
+    duration_s: float
+    """Nothing that happens later is in the trace."""
+    usage_interval_s: float
+    store: Path
+    trace: Path
+    log: Path
+
+
+class Driver:
+    """One device's nodes and bindings, in the running event loop.
+
+    `await start(t0_s)` starts them; everything after that happens in callbacks. An exception of a handler
+    ends the loop.
+    """
+
+    def __init__(self, life: Incarnation, loop: asyncio.AbstractEventLoop, trace: BinaryIO) -> None:
+        self.life = life
+        self.loop = loop
+        self.hops = life.hops
+        self.failure: asyncio.Future[None] = loop.create_future()
+        """Holds the exception of a handler; never completes otherwise."""
+        self.timers = Timers(loop)
+        self._t0_s: float | None = None
+        self._trace = TraceWriter(trace)
+        self._disk = Disk(life.store)
+        self._devices = {ip: device for device, ip in life.addresses.items()}
+        self._nodes_by_port = {port: name for name, port in life.ports.items()}
+        self._inbox: deque[tuple[Hosted, Callable[..., None], tuple[Any, ...]]] = deque()
+        self._early: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self._late: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self._turn_due = False
+        self._sent: dict[tuple[str, str, bool], list[int]] = {}
+        self.hosts = {plan.name: BindingHost(self, plan) for plan in life.plan.bindings}
+        self.nodes = {plan.name: Hosted(self, plan, self._disk) for plan in life.plan.nodes}
+
+    # --------------------------------------------------------------------------------------------------- life
+
+    async def open(self) -> None:
+        """Bind the nodes' ports and start the bindings, so that whoever starts earlier is heard."""
+        for hosted in self.nodes.values():
+            await hosted.open()
+        for host in self.hosts.values():
+            await host.engine.start(host)
+
+    def start(self, t0_s: float) -> None:
+        """Power on, at `t0_s`, the monotonic time of the run's start, or now if that is past."""
+        self._t0_s = t0_s
+        self.timers.set(("start",), max(0.0, t0_s - monotonic()), self._start_nodes)
+
+    def _start_nodes(self, _token: int) -> None:
+        for hosted in self.nodes.values():
+            self.trace(NodeStarted(self.life.number), hosted.plan.name)
+            self.call(hosted, hosted.node.on_start, hosted)
+        self._count_usage()
+
+    def fail(self, error: BaseException) -> None:
+        """Something that is no node's fault to bear went wrong: a bug, or a disk that is full."""
+        if not self.failure.done():
+            self.failure.set_exception(error)
+
+    async def close(self) -> None:
+        """A polite end, when the run is over."""
+        self._flush_usage()
+        for host in self.hosts.values():
+            await host.engine.close()
+        for hosted in self.nodes.values():
+            await hosted.close()
+        self._trace.flush()
+        self._disk.close()
+
+    # ----------------------------------------------------------------------------------------------- the turn
+
+    def call(self, hosted: Hosted, handler: Callable[..., None], *arguments: Any) -> None:
+        """Run `handler` in the next turn."""
+        self._inbox.append((hosted, handler, arguments))
+        if not self._turn_due and self._t0_s is not None:
+            self._turn_due = True
+            self.loop.call_soon(self._turn)
+
+    def send(self, hosted: Hosted, action: Callable[..., None], *arguments: Any) -> None:
+        """Do `action` at the end of this turn, after the commit if the node wrote in it."""
+        (self._late if hosted.store.dirty else self._early).append((action, arguments))
+
+    def when_durable(self, action: Callable[..., None], *arguments: Any) -> None:
+        """Do `action` after this turn's commit."""
+        self._late.append((action, arguments))
+
+    def _turn(self) -> None:
+        self._turn_due = False
+        try:
+            end_s = monotonic() + TURN_S
+            while self._inbox:
+                hosted, handler, arguments = self._inbox.popleft()
+                if self._run(hosted, handler, arguments) > end_s:
+                    break
+            self._trace.flush()
+            self._do(self._early)
+            if self._disk.dirty:
+                self._disk.commit()
+                for hosted in self.nodes.values():
+                    hosted.store.dirty = False
+            self._do(self._late)
+        except Exception as error:
+            self.fail(error)
+            return
+        if self._inbox and not self._turn_due:
+            self._turn_due = True
+            self.loop.call_soon(self._turn)
+
+    def _run(self, hosted: Hosted, handler: Callable[..., None], arguments: tuple[Any, ...]) -> float:
+        started_s = monotonic()
+        handler(*arguments)
+        ended_s = monotonic()
+        if ended_s - started_s > SLOW_HANDLER_S:
+            name = getattr(handler, "__name__", "handler")
+            self.trace(SlowHandler(name, round((ended_s - started_s) * 1e3, 1)), hosted.plan.name)
+        return ended_s
+
+    def _do(self, actions: list[tuple[Callable[..., None], tuple[Any, ...]]]) -> None:
+        for action, arguments in actions:
+            action(*arguments)
+        actions.clear()
+
+    # --------------------------------------------------------------------------------- clock, trace, counters
+
+    def t(self) -> float:
+        """Global seconds since the run's start; 0 before it."""
+        return monotonic() - self._t0_s if self._t0_s is not None else 0.0
+
+    def trace(self, event: Event, node: str) -> None:
+        """Append to the trace; the next turn or flush hands it to the operating system."""
+        t_s = self.t()
+        if t_s <= self.life.duration_s:
+            self._trace.write(t_s, event, self.life.device, node)
+
+    def count(
+        self, sender: str, message: str, payload: bool, size_bytes: int, hops: int, times: int = 1
+    ) -> None:
+        """Count for `MessagesSent`; `hops` and `size_bytes` are those of one message."""
+        if self.t() > self.life.duration_s:
+            return
+        counter = self._sent.setdefault((sender, message, payload), [0, 0, 0])
+        counter[0] += times
+        counter[1] += times * size_bytes
+        counter[2] += times * hops
+
+    def _count_usage(self, _token: int = 0) -> None:
+        interval_s = self.life.usage_interval_s
+        if self.t() > 0:
+            self._flush_usage()
+        self.timers.set(("usage",), interval_s - self.t() % interval_s, self._count_usage)
+
+    def _flush_usage(self) -> None:
+        t_s = min(self.t(), self.life.duration_s)
+        for (sender, message, payload), (count, size_bytes, hops) in self._sent.items():
+            self._trace.write(
+                t_s, MessagesSent(message, count, size_bytes, payload, hops), self.life.device, sender
+            )
+        self._sent.clear()
+        self._trace.flush()
+
+    # ---------------------------------------------------------------------------------------------- addresses
+
+    def locate(self, peer: Address) -> tuple[str, int] | None:
+        """Where the node of that address listens, or None."""
+        device, _, node = peer.partition("/")
+        ip, port = self.life.addresses.get(device), self.life.ports.get(node)
+        return (ip, port) if ip is not None and port is not None else None
+
+    def address_at(self, ip: str, port: int) -> Address | None:
+        """The node that sends from there, or None."""
+        device, node = self._devices.get(ip), self._nodes_by_port.get(port)
+        return address(device, node) if device is not None and node is not None else None
+
+    def device_at(self, ip: str) -> str | None:
+        """The device with that address."""
+        return self._devices.get(ip)
+
+
+class Hosted:
+    """A node in its process, and the `Context` its handlers get."""
+
+    def __init__(self, driver: Driver, plan: NodePlan, disk: Disk) -> None:
+        life = driver.life
+        self.plan = plan
+        self.node: Node = plan.make()
+        self.device = life.device
+        self.address = address(life.device, plan.name)
+        self.rng: Random = seeded(life.seed, "node", self.address, life.number)
+        self.store = disk.store(plan.name)
+        self._driver = driver
+        self._clock = life.clock
+        self._datagrams: Datagrams | None = None
+        self._streams = Streams(
+            driver.loop,
+            life.addresses[life.device],
+            Hello(self.address, life.number),
+            locate=driver.locate,
+            on_frame=self._arrived,
+            on_down=lambda peer: driver.call(self, self.node.on_peer_down, self, peer),
+            on_malformed=lambda sender, reason: driver.trace(Malformed(sender, reason), plan.name),
+        )
+        self._workers = Workers(driver.loop, lambda message: self.deliver("@run", message))
+
+    # -------------------------------------------------------------------------------------------- the context
+
+    @property
+    def now(self) -> float:
+        return self._clock.read(self._driver.t())
+
+    def send(self, peer: Address, message: Message) -> None:
+        driver = self._driver
+        device, _, name = peer.partition("/")
+        if device == self.device:
+            local = driver.nodes.get(name)
+            if local is not None:
+                driver.send(self, local.deliver, self.address, message)
+        elif peer.startswith("@"):
+            host = driver.hosts.get(peer)
+            if host is not None:
+                driver.send(self, host.engine.send, self.plan.name, message)
+        elif message.transport == "local":
+            raise ValueError(f"{type(message).__name__} is local and cannot leave {self.device} for {peer}")
+        else:
+            data = self.node.protocol.encode(message)
+            driver.send(self, self._transmit, device, name, message, data)
+
+    def set_timer(self, key: Timer, delay_s: float) -> None:
+        delay_s = max(0.0, self._clock.global_delay(delay_s))
+        self._driver.timers.set((self.plan.name, key), delay_s, self._announce, key)
+
+    def cancel_timer(self, key: Timer) -> None:
+        self._driver.timers.cancel((self.plan.name, key))
+
+    def when_durable(self, message: Message) -> None:
+        self._driver.when_durable(self.deliver, self.address, message)
+
+    def run(self, key: str, work: Work) -> None:
+        self._driver.send(self, self._workers.start, key, work)
+
+    def cancel_run(self, key: str) -> None:
+        self._driver.send(self, self._workers.cancel, key)
+
+    def emit(self, event: Event) -> None:
+        self._driver.trace(event, self.plan.name)
+
+    # ----------------------------------------------------------------------------------------------- plumbing
+
+    async def open(self) -> None:
+        """Bind what the node's protocol needs."""
+        transports = {message.transport for message in self.node.protocol.types}
+        if "datagram" in transports:
+            self._socket()
+        if "stream" in transports:
+            await self._streams.listen(self.plan.port)
+
+    async def close(self) -> None:
+        """Release the sockets, kill the work."""
+        self._workers.cancel_all()
+        await self._streams.close()
+        if self._datagrams is not None:
+            self._datagrams.close()
+
+    def deliver(self, sender: Address, message: Message) -> None:
+        """Hand a message to the node in the next turn, or in this one if it goes on."""
+        self._driver.call(self, self.node.on_message, self, sender, message)
+
+    def on_timer(self, key: Timer, token: int) -> None:
+        """A timer was due when this turn began; an earlier handler of the turn may have cancelled it."""
+        if self._driver.timers.take((self.plan.name, key), token):
+            self.node.on_timer(self, key)
+
+    def _transmit(self, device: str, name: str, message: Message, data: bytes) -> None:
+        driver = self._driver
+        port = driver.life.ports.get(name)
+        ip = driver.life.addresses.get(device)
+        kind, payload = type(message).__name__, message.carries_payload
+        if device == "*" and port is not None:
+            copies = len(interfaces())
+            self._socket().broadcast(port, data)
+            driver.count(self.plan.name, kind, payload, len(data), 1, copies)
+            return
+        driver.count(self.plan.name, kind, payload, len(data), driver.hops.get(device, 0))
+        if message.transport == "stream":
+            self._streams.send(address(device, name), data)
+        elif ip is not None and port is not None:  # an address that does not exist is silence
+            self._socket().send(ip, port, data)
+
+    def _socket(self) -> Datagrams:
+        if self._datagrams is None:
+            driver = self._driver
+            ip = driver.life.addresses[self.device]
+            self._datagrams = Datagrams(driver.loop, ip, self.plan.port, self._datagram)
+        return self._datagrams
+
+    def _datagram(self, ip: str, port: int, data: memoryview) -> None:
+        sender = self._driver.address_at(ip, port)
+        if sender is None:
+            self._driver.trace(Malformed(f"{ip}:{port}", "no node sends from there"), self.plan.name)
+        else:
+            self._arrived(sender, data)
+
+    def _arrived(self, sender: Address, data: memoryview) -> None:
+        try:
+            message = self.node.protocol.decode(data)
+        except MalformedMessage as error:
+            self._driver.trace(Malformed(sender, str(error)), self.plan.name)
+            return
+        if message.transport == "local":
+            self._driver.trace(Malformed(sender, f"{type(message).__name__} is local"), self.plan.name)
+            return
+        self.deliver(sender, message)
+
+    def _announce(self, key: Timer, token: int) -> None:
+        self._driver.call(self, self.on_timer, key, token)
+
+
+class BindingHost:
+    """What a binding's engine is offered (`underlay.plan.BindingHost`)."""
+
+    def __init__(self, driver: Driver, plan: BindingPlan) -> None:
+        self.engine: Binding = plan.engine()
+        self.device = driver.life.device
+        self.ip = driver.life.addresses[driver.life.device]
+        self._driver = driver
+        self._name = plan.name
+
+    def ip_of(self, device: str) -> str:
+        return self._driver.life.addresses[device]
+
+    def device_at(self, ip: str) -> str | None:
+        return self._driver.device_at(ip)
+
+    def now(self) -> float:
+        return self._driver.life.clock.read(self._driver.t())
+
+    def deliver(self, node: str, message: Message) -> None:
+        hosted = self._driver.nodes.get(node)
+        if hosted is not None:
+            hosted.deliver(self._name, message)
+
+    def sent(self, message: str, size_bytes: int, *, payload: bool, to: str) -> None:
+        self._driver.count(self._name, message, payload, size_bytes, self._driver.hops.get(to, 0))
+
+    def emit(self, event: Event) -> None:
+        self._driver.trace(event, self._name)

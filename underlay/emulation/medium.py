@@ -1,0 +1,129 @@
+"""The state of the network under faults: which devices have no power, which hops are cut, where packets then
+go.
+
+Owns that state and carries every change of it to the ether and, `route_convergence_s` later, to the kernels'
+routes. Knows nothing of processes. The same state machine as the simulation's carrier: a hop passes packets
+while both its ends have power and nothing cuts it; LinkUp mends a pair whatever cut it, Heal mends everything
+but power.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from underlay.emulation.ether import Ether
+from underlay.emulation.net import Network
+from underlay.emulation.unnumbered import replace_routes, route_table
+from underlay.faults import AnyFault, Degrade, Heal, LinkDown, LinkUp, OneWayCut, Partition, cut_edges
+from underlay.network import Network as Graph
+from underlay.routes import Routes, shortest_paths
+
+Pair = tuple[str, str]
+
+
+class Medium:
+    """A built network with its ether."""
+
+    def __init__(self, graph: Graph, network: Network, ether: Ether, routes: Routes) -> None:
+        self.routes = routes
+        self._graph = graph
+        self._network = network
+        self._ether = ether
+        self._neighbours = graph.neighbours()
+        self._down: dict[str, None] = {}
+        self._cut: dict[Pair, None] = {}
+        self._closed: dict[Pair, None] = {}
+
+    @property
+    def down(self) -> tuple[str, ...]:
+        """Devices without power."""
+        return tuple(self._down)
+
+    def set_power(self, device: str, up: bool) -> None:
+        """A device's links go silent, or carry again what no other fault keeps cut."""
+        if up:
+            self._down.pop(device, None)
+        else:
+            self._down[device] = None
+        self._enforce()
+
+    def apply(self, fault: AnyFault) -> bool:
+        """Carry out a fault of links; returns whether routes can change by it."""
+        match fault:
+            case LinkDown(a, b):
+                self._cut.update(dict.fromkeys(((a, b), (b, a))))
+            case LinkUp(a, b):
+                self._mend(((a, b), (b, a)))
+            case OneWayCut(source, target):
+                self._cut[source, target] = None
+            case Partition():
+                for a, b in cut_edges(fault, self._graph):
+                    self._cut.update(dict.fromkeys(((a, b), (b, a))))
+            case Heal():
+                self._cut.clear()
+            case Degrade():
+                self._degrade(fault)
+                return False
+            case _:
+                raise TypeError(f"{type(fault).__name__} is no fault of links")
+        self._enforce()
+        return True
+
+    def converge(self) -> int:
+        """Give every living device the routes over what is up now; returns how many entries there are."""
+        self.routes = shortest_paths(self._graph, down=self._down, cut=self._cut)
+        replace_routes(self._network, route_table(self._network, self.routes))
+        return sum(len(table) for table in self.routes.values())
+
+    def _mend(self, pairs: Iterable[Pair]) -> None:
+        for pair in pairs:
+            self._cut.pop(pair, None)
+
+    def _enforce(self) -> None:
+        closed = dict(self._cut)
+        for device in self._down:
+            for other in self._neighbours[device]:
+                closed[device, other] = closed[other, device] = None
+        newly = [pair for pair in closed if pair not in self._closed]
+        again = [pair for pair in self._closed if pair not in closed]
+        self._closed = closed
+        if newly:
+            self._ether.cut(newly)
+        if again:
+            self._ether.mend(again)
+
+    def _degrade(self, fault: Degrade) -> None:
+        for source, target in ((fault.a, fault.b), (fault.b, fault.a)):
+            link = self._graph.link(source, target)
+            if link is not None:
+                self._ether.reshape(link.name, source, target, fault.applied_to(link.spec_from(source)))
+            for channel in self._graph.channels:
+                if (source, target) in channel.pairs or (target, source) in channel.pairs:
+                    self._ether.reshape(channel.name, source, target, fault.applied_to(channel.spec))
+
+
+def hop_counts(routes: Routes) -> dict[str, dict[str, int]]:
+    """How many hops a packet takes, for each source and each destination that it can reach.
+
+    >>> hop_counts({"a": {"b": "b", "c": "b"}, "b": {"a": "a", "c": "c"}, "c": {}})["a"]
+    {'b': 1, 'c': 2}
+    """
+    counts: dict[str, dict[str, int]] = {source: {} for source in routes}
+    for source, table in routes.items():
+        for destination in table:
+            _count(routes, counts, source, destination)
+    return counts
+
+
+def _count(routes: Routes, counts: Mapping[str, dict[str, int]], source: str, destination: str) -> None:
+    passed: list[str] = []
+    here = source
+    while here != destination and destination not in counts.get(here, {}):
+        following = routes.get(here, {}).get(destination)
+        if following is None or here in passed:
+            return
+        passed.append(here)
+        here = following
+    rest = 0 if here == destination else counts[here][destination]
+    for distance, device in enumerate(reversed(passed), rest + 1):
+        counts[device][destination] = distance

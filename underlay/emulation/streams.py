@@ -1,0 +1,239 @@
+"""Streams between nodes: TCP connections that carry length-prefixed messages.
+
+Owns a node's listening socket and its connections; knows nothing of messages but their bytes. A connection is
+opened with the first message for a peer and used both ways while it lives. Its first frame, the hello, names
+the sender's address and incarnation: a peer that was restarted has no use for older connections, which are
+reset. Where TCP gives up (no acknowledgement for 30 s, no answer to the handshake, a reset) the peer is
+reported down.
+
+Frame: 4 bytes of length, big-endian, then the message. Source: tcp(7), RFC 5482 (TCP_USER_TIMEOUT).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+from typing import cast
+
+import msgspec
+
+from underlay.messages import MESSAGE_BYTES_MAX
+from underlay.node import Address
+
+USER_TIMEOUT_MS = 30_000
+"""Data that stays unacknowledged, or a handshake unanswered, for this long ends a stream."""
+QUEUE_BYTES_MAX = 4 * 1024 * 1024
+"""More than this waiting in front of a stream resets it: the peer cannot keep up, and memory is bounded."""
+
+_LENGTH = struct.Struct("!I")
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True):
+    """The first frame of a connection, from who opened it."""
+
+    address: Address
+    incarnation: int
+
+
+class Streams:
+    """All streams of one node.
+
+    Args:
+        hello: who we are.
+        locate: IP address and port of a peer, or None if there is no such device.
+        on_frame: a message's bytes arrived from a peer; valid during the call only.
+        on_down: the stream to a peer ended.
+        on_malformed: bytes arrived that are no frame; the connection was reset.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        ip: str,
+        hello: Hello,
+        *,
+        locate: Callable[[Address], tuple[str, int] | None],
+        on_frame: Callable[[Address, memoryview], None],
+        on_down: Callable[[Address], None],
+        on_malformed: Callable[[str, str], None],
+    ) -> None:
+        self.hello = hello
+        self.locate = locate
+        self.on_frame = on_frame
+        self.on_malformed = on_malformed
+        self._loop = loop
+        self._ip = ip
+        self._on_down = on_down
+        self._live: dict[Address, _Connection] = {}
+        self._all: dict[_Connection, None] = {}
+        self._incarnations: dict[Address, int] = {}
+        self._opening: dict[asyncio.Task[None], None] = {}
+        self._server: asyncio.Server | None = None
+
+    async def listen(self, port: int) -> None:
+        """Accept connections on `port`."""
+        listener = _socket(self._ip, port)
+        listener.listen(128)
+        self._server = await self._loop.create_server(lambda: _Connection(self), sock=listener)
+
+    def send(self, peer: Address, data: bytes) -> None:
+        """Queue one message; opens a connection where there is none."""
+        connection = self._live.get(peer)
+        if connection is None:
+            connection = self._live[peer] = _Connection(self, peer)
+            self._all[connection] = None
+            task = self._loop.create_task(self._open(connection, peer))
+            self._opening[task] = None
+            task.add_done_callback(self._opening.pop)
+        connection.send(data)
+
+    async def close(self) -> None:
+        """Reset everything; nobody is told."""
+        if self._server is not None:
+            self._server.close()
+        for task in list(self._opening):
+            task.cancel()
+        for connection in list(self._all):
+            connection.peer = None
+            connection.reset()
+
+    def accepted(self, connection: _Connection) -> None:
+        """An incoming connection is there."""
+        self._all[connection] = None
+
+    def greeted(self, connection: _Connection, ip: str, hello: Hello) -> str | None:
+        """An incoming connection said who it is; returns what is wrong with that, or None."""
+        located = self.locate(hello.address)
+        if located is None or located[0] != ip:
+            return f"a hello from {ip} names {hello.address!r}"
+        if hello.incarnation > self._incarnations.get(hello.address, 1):
+            self._incarnations[hello.address] = hello.incarnation
+            for older in [c for c in self._all if c.peer == hello.address]:
+                older.reset()
+        connection.peer = hello.address
+        self._live.setdefault(hello.address, connection)
+        return None
+
+    def ended(self, connection: _Connection) -> None:
+        """A connection is gone."""
+        self._all.pop(connection, None)
+        peer, connection.peer = connection.peer, None
+        if peer is not None:
+            if self._live.get(peer) is connection:
+                del self._live[peer]
+            self._on_down(peer)
+
+    async def _open(self, connection: _Connection, peer: Address) -> None:
+        where = self.locate(peer)
+        if where is None:
+            self.ended(connection)
+            return
+        opened = _socket(self._ip, 0)
+        try:
+            await self._loop.sock_connect(opened, where)
+            await self._loop.create_connection(lambda: connection, sock=opened)
+        except (OSError, asyncio.CancelledError):
+            opened.close()
+            self.ended(connection)
+
+
+class _Connection(asyncio.Protocol):
+    """One TCP connection. `peer` is None until an incoming one said its hello, and after it ended."""
+
+    def __init__(self, streams: Streams, peer: Address | None = None) -> None:
+        self.peer = peer
+        self._streams = streams
+        self._transport: asyncio.Transport | None = None
+        self._outgoing = peer is not None
+        self._waiting = bytearray()
+        self._received = bytearray()
+        self._failed = False
+
+    def send(self, data: bytes) -> None:
+        frame = _LENGTH.pack(len(data)) + data
+        if self._transport is None:
+            self._waiting += frame
+            overflow = len(self._waiting) > QUEUE_BYTES_MAX
+        else:
+            self._transport.write(frame)
+            overflow = self._transport.get_write_buffer_size() > QUEUE_BYTES_MAX
+        if overflow:
+            self.reset()
+
+    def reset(self) -> None:
+        """End it with a TCP reset; `Streams.ended` follows."""
+        self._failed = True
+        if self._transport is None:
+            self._waiting.clear()
+            self._streams.ended(self)
+            return
+        with suppress(OSError, AttributeError):
+            raw = self._transport.get_extra_info("socket")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by birth
+        if self._failed:
+            self.reset()
+        elif self._outgoing:
+            hello = msgspec.msgpack.encode(self._streams.hello)
+            self._transport.write(_LENGTH.pack(len(hello)) + hello + bytes(self._waiting))
+            self._waiting.clear()
+        else:
+            self._streams.accepted(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        view = memoryview(self._received)
+        taken = 0
+        while len(view) - taken >= _LENGTH.size and not self._failed:
+            (length,) = _LENGTH.unpack_from(view, taken)
+            if length > MESSAGE_BYTES_MAX:
+                self._refuse(f"a frame of {length} bytes")
+                break
+            if len(view) - taken < _LENGTH.size + length:
+                break
+            self._take(view[taken + _LENGTH.size : taken + _LENGTH.size + length])
+            taken += _LENGTH.size + length
+        view.release()
+        del self._received[:taken]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._streams.ended(self)
+
+    def _take(self, frame: memoryview) -> None:
+        if self.peer is not None:
+            self._streams.on_frame(self.peer, frame)
+            return
+        try:
+            hello = msgspec.msgpack.decode(frame, type=Hello)
+        except msgspec.DecodeError as error:
+            self._refuse(f"no hello: {error}")
+            return
+        problem = self._streams.greeted(self, self._remote(), hello)
+        if problem:
+            self._refuse(problem)
+
+    def _refuse(self, problem: str) -> None:
+        self._streams.on_malformed(self.peer or self._remote(), problem)
+        self.reset()
+
+    def _remote(self) -> str:
+        assert self._transport is not None
+        name = self._transport.get_extra_info("peername")
+        return str(name[0]) if name else "?"
+
+
+def _socket(ip: str, port: int) -> socket.socket:
+    """A bound, non-blocking TCP socket; what accepts inherits its options."""
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+    made.bind((ip, port))
+    return made

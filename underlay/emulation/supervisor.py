@@ -1,0 +1,485 @@
+"""The supervisor: the first process of a run's own PID namespace, which builds the network and sees the run
+through.
+
+Owns the order of things: network, ether, programs, links verified, nodes' processes, the start at t = 0,
+faults and routes on the timeline, the end, the merged trace. It is its own warm parent: what devices need is
+imported before they are forked. When it ends, however it ends, the kernel ends every process of the run, and
+with them go namespaces and interfaces.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from math import inf
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import msgspec
+
+from underlay.emulation.cgroups import Cgroup, limit
+from underlay.emulation.cleanup import Journal, hand_over
+from underlay.emulation.control import Answer, ControlServer, Request, namespaces_of
+from underlay.emulation.device import Failed
+from underlay.emulation.driver import Incarnation
+from underlay.emulation.ether import Ether
+from underlay.emulation.ether_hops import Port
+from underlay.emulation.health import CpuWatch, Findings
+from underlay.emulation.links import TapLink
+from underlay.emulation.machine import Machine
+from underlay.emulation.medium import Medium, hop_counts
+from underlay.emulation.net import Network
+from underlay.emulation.processes import bind_mount, prepare_log
+from underlay.emulation.programs import Program
+from underlay.emulation.reactor import Reactor
+from underlay.emulation.unnumbered import configure_unnumbered, route_table
+from underlay.errors import RunFailed
+from underlay.faults import AnyFault, Crash, Pause, Restart, Resume
+from underlay.network import Network as Graph
+from underlay.plan import DevicePlan, Plan
+from underlay.routes import shortest_paths
+from underlay.trace import (
+    Event,
+    FaultApplied,
+    ProcessEnded,
+    RoutesChanged,
+    RunEnded,
+    RunStarted,
+    TraceWriter,
+    merge_traces,
+)
+
+FABRIC = "mininet"
+START_DELAY_S = 0.1
+"""From the decision to start to t = 0: time for the word to reach every device."""
+BOOT_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 5.0
+PREPARED = "prepared"
+"""Said to the runner once the clock runs."""
+
+
+class Layout:
+    """Where things are in a run's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.trace = folder / "trace.jsonl"
+        self.verification = folder / "verification.json"
+        self.logs = folder / "logs"
+        self.devices = folder / "devices"
+        """Disks of the devices: stores and programs' folders."""
+        self.shards = folder / "shards"
+        """A trace for each process, until they are merged."""
+        self.captures = folder / "captures"
+
+    def make(self, journal: Journal) -> None:
+        """Make the folders, each recorded before."""
+        journal.make_folder(self.folder)
+        for kind, path in (("output", self.trace), ("output", self.verification), ("output", self.captures)):
+            journal.record(kind, path)  # type: ignore[arg-type]
+        for kind, path in (("log", self.logs), ("output", self.devices), ("scratch", self.shards)):
+            journal.record(kind, path)  # type: ignore[arg-type]
+            path.mkdir()
+
+
+class Supervisor:
+    """One run. `run` sees it through and raises RunFailed, InputError, or whatever is a bug."""
+
+    def __init__(
+        self, plan: Plan, layout: Layout, journal: Journal, lifeline: socket.socket, *, pcap: bool
+    ) -> None:
+        self._plan = plan
+        self._layout = layout
+        self._journal = journal
+        self._lifeline = lifeline
+        self._pcap = pcap
+        self._reactor = Reactor()
+        self._addresses = addresses(plan.network)
+        self._machines: dict[str, Machine] = {}
+        self._booting: dict[str, None] = {}
+        self._findings = Findings()
+        self._problem: RunFailed | None = None
+        self._stopped = False
+        self._t0_s: float | None = None
+        self._hops: dict[str, dict[str, int]] = {}
+        self._cpu = CpuWatch()
+
+    def run(self) -> None:
+        """From nothing to the trace."""
+        self._lifeline.setblocking(False)
+        self._reactor.watch(self._lifeline.fileno(), self._word_of_runner)
+        network = self._build()
+        with network, (self._layout.shards / "0-run.jsonl").open("wb") as shard:
+            self._trace = TraceWriter(shard)
+            ether = self._fork_ether(network)
+            try:
+                self._start(network, ether)
+                self._reactor.run(self._over, inf)
+                t_s = min(self.t(), self._plan.duration_s)
+                totals = ether.stop()
+                self._stop_devices()
+            finally:
+                ether.kill()
+            self._trace.flush()
+        if self._problem is not None:
+            raise self._problem
+        self._finish(t_s, totals)
+
+    def t(self) -> float:
+        """Seconds since the run's start, 0 before."""
+        return max(0.0, monotonic() - self._t0_s) if self._t0_s is not None else 0.0
+
+    # ----------------------------------------------------------------------------------------------- building
+
+    def _build(self) -> Network:
+        graph, plan = self._plan.network, self._plan
+        routes = shortest_paths(graph)
+        self._hops = hop_counts(routes)
+        network = build_network(graph)
+        configure_unnumbered(network, self._addresses, route_table(network, routes))
+        self._routes = routes
+        self._name_hosts()
+        for device in graph.devices:
+            on_it = plan.devices.get(device.name, DevicePlan())
+            self._machines[device.name] = Machine(
+                device.name,
+                network[device.name],
+                self._life(device.name) if on_it.nodes or on_it.bindings else None,
+                self._programs(network, device.name, on_it),
+                self._cgroup(device.name, device.cpu_share, device.memory_mb),
+                self._reactor,
+                self,
+            )
+        return network
+
+    def _fork_ether(self, network: Network) -> Ether:
+        ether = Ether.fork(
+            self._plan.network,
+            ports(network),
+            self._plan.seed,
+            self._layout.shards / "1-ether.jsonl",
+            usage_interval_s=self._plan.usage_interval_s,
+            frame_class=self._plan.frame_class,
+        )
+        self._medium = Medium(self._plan.network, network, ether, self._routes)
+        return ether
+
+    def _programs(self, network: Network, device: str, plan: DevicePlan) -> list[Program]:
+        return [
+            Program(
+                program,
+                network[device],
+                self._addresses[device],
+                self._layout.devices / device / program.name,
+                self._layout.logs / f"{device}-{program.name}.log",
+            )
+            for program in plan.programs
+        ]
+
+    def _life(self, device: str) -> Any:
+        plan, layout = self._plan, self._layout
+        (layout.devices / device).mkdir(exist_ok=True)
+
+        def life(number: int) -> Incarnation:
+            return Incarnation(
+                device=device,
+                number=number,
+                seed=plan.seed,
+                plan=plan.devices[device],
+                addresses=self._addresses,
+                ports=plan.ports(),
+                hops=self._hops.get(device, {}),
+                clock=plan.network.device(device).clock,
+                duration_s=plan.duration_s,
+                usage_interval_s=plan.usage_interval_s,
+                store=layout.devices / device / "store.sqlite",
+                trace=layout.shards / f"{device}.{number}.jsonl",
+                log=layout.logs / f"{device}.log",
+            )
+
+        return life
+
+    def _cgroup(self, device: str, cpu_share: float | None, memory_mb: int | None) -> Cgroup | None:
+        if cpu_share is None and memory_mb is None:
+            return None
+        made = limit(
+            self._journal.run, device, cpu_share, memory_mb, lambda path: self._journal.record("cgroup", path)
+        )
+        if made is None:
+            self._findings.note(
+                f"{device}: no control group could be made; its CPU share and memory are not limited"
+            )
+        return made
+
+    def _name_hosts(self) -> None:
+        """Let programs and people say `ping hub`: the run's own /etc/hosts."""
+        hosts = self._journal.directory / "hosts"
+        names = "".join(f"{ip}\t{device}\n" for device, ip in self._addresses.items())
+        hosts.write_text(f"127.0.0.1\tlocalhost\n{names}")
+        if Path("/etc/hosts").exists():
+            bind_mount(hosts, Path("/etc/hosts"))
+
+    # ------------------------------------------------------------------------------------------------ the run
+
+    def _start(self, network: Network, ether: Ether) -> None:
+        control = ControlServer(self._journal.directory, self._answer)
+        self._reactor.watch(control.fileno(), control.serve)
+        self._boot(lambda machine: machine.start_programs(lambda: self._booting.pop(machine.name)))
+        if self._pcap:
+            self._layout.captures.mkdir()
+            ether.capture(self._layout.captures)
+        warm_up(self._plan)
+        self._boot(Machine.start_nodes)
+        if self._problem is not None:
+            raise self._problem
+        self._t0_s = monotonic() + START_DELAY_S
+        ether.start(self._t0_s)
+        self._trace.write(0.0, RunStarted(FABRIC, self._plan.seed))
+        for machine in self._machines.values():
+            machine.go(self._t0_s)
+        for timed in self._plan.faults:
+            self._reactor.at(self._t0_s + timed.at_s, lambda fault=timed.fault: self.apply(fault))  # type: ignore[misc]
+        self._cpu.start(self._reactor)
+        self._tell(PREPARED)
+
+    def _boot(self, step: Any) -> None:
+        self._booting.update(dict.fromkeys(self._machines))
+        for machine in list(self._machines.values()):
+            step(machine)
+        done = self._reactor.run(
+            lambda: not self._booting or self._problem is not None or self._stopped,
+            monotonic() + BOOT_TIMEOUT_S,
+        )
+        if not done:
+            raise RunFailed(
+                f"after {BOOT_TIMEOUT_S:.0f} s these devices are not up: {', '.join(self._booting)}"
+            )
+
+    def _over(self) -> bool:
+        return self._stopped or self._problem is not None or self.t() >= self._plan.duration_s
+
+    def apply(self, fault: AnyFault) -> None:
+        """Make it so, now."""
+        if self._over():
+            return
+        changed = True
+        match fault:
+            case Crash(device):
+                self._medium.set_power(device, False)
+                self._machines[device].crash()
+            case Restart(device):
+                changed = self._restart(self._machines[device])
+            case Pause(device):
+                self._machines[device].pause()
+                changed = False
+            case Resume(device):
+                self._machines[device].resume()
+                changed = False
+            case _:
+                changed = self._medium.apply(fault)
+        self._write(FaultApplied(msgspec.to_builtins(fault)))
+        if changed and self._plan.route_convergence_s is not None:
+            self._reactor.at(monotonic() + self._plan.route_convergence_s, self._converge)
+
+    def _restart(self, machine: Machine) -> bool:
+        if machine.up:
+            return False
+        self._medium.set_power(machine.name, True)
+        machine.start_programs(machine.start_nodes)
+        return True
+
+    def _converge(self) -> None:
+        entries = self._medium.converge()
+        self._hops = hop_counts(self._medium.routes)
+        for machine in self._machines.values():
+            machine.set_hops(self._hops.get(machine.name, {}))
+        self._write(RoutesChanged(entries))
+
+    def _write(self, event: Event, device: str | None = None) -> None:
+        t_s = self.t()
+        if t_s <= self._plan.duration_s:
+            self._trace.write(t_s, event, device)
+            self._trace.flush()
+
+    # ----------------------------------------------------------------------------------- what machines report
+
+    def booted(self, machine: Machine) -> None:
+        """See `machine.Watcher`."""
+        self._booting.pop(machine.name, None)
+        if self._t0_s is not None:
+            machine.go(self._t0_s)
+
+    def failed(self, machine: Machine, problem: Failed) -> None:
+        """See `machine.Watcher`."""
+        if problem.disk_full:
+            self._problem = RunFailed(
+                f"the disk is full: {self._layout.folder} cannot take the trace of {machine.name}"
+            )
+        elif self._problem is None:
+            self._problem = RunFailed(f"{machine.name}: {problem.problem}")
+
+    def ended(self, machine: Machine, event: ProcessEnded, expected: bool) -> None:
+        """See `machine.Watcher`."""
+        self._write(event, machine.name)
+        if machine.is_nodes(event) and self._problem is None and not self._stopped:
+            lines = "".join(f"\n  {line}" for line in event.last_lines)
+            self._problem = RunFailed(
+                f"the nodes of {machine.name} ended by themselves ({event.status}){lines}"
+            )
+        elif not expected:
+            self._findings.ended(machine.name, event)
+
+    # -------------------------------------------------------------------------------------------- the outside
+
+    def _answer(self, request: Request) -> tuple[Answer, Sequence[int]]:
+        machine = self._machines.get(request.device)
+        match request.do:
+            case "status":
+                return Answer(status=self._status()), ()
+            case "enter" if machine is not None:
+                mounts, network, processes = namespaces_of(machine.host.namespace.fd)
+                return Answer(), (mounts, network, processes)
+            case "enter":
+                return Answer(problem=f"there is no device {request.device!r}"), ()
+            case "fault" if request.fault is not None:
+                self.apply(request.fault)
+                return Answer(), ()
+            case "stop":
+                self._stopped = True
+                return Answer(), ()
+        return Answer(problem=f"cannot do {request.do!r}"), ()
+
+    def _status(self) -> dict[str, Any]:
+        return {
+            "run": self._journal.run,
+            "folder": str(self._layout.folder.absolute()),
+            "t_s": round(self.t(), 3),
+            "duration_s": None if self._plan.duration_s == inf else self._plan.duration_s,
+            "devices": {
+                name: {"ip": self._addresses[name], **machine.status()}
+                for name, machine in self._machines.items()
+            },
+        }
+
+    def _word_of_runner(self) -> None:
+        if not self._lifeline.recv(64):
+            os._exit(1)  # the runner is gone, and with us goes everything
+        self._stopped = True
+
+    def _tell(self, word: str) -> None:
+        self._lifeline.send(word.encode())
+
+    # ------------------------------------------------------------------------------------------------ the end
+
+    def _stop_devices(self) -> None:
+        self._stopped = True
+        for machine in self._machines.values():
+            machine.stop()
+        self._reactor.run(
+            lambda: not any(machine.running for machine in self._machines.values()),
+            monotonic() + STOP_TIMEOUT_S,
+        )
+
+    def _finish(self, t_s: float, totals: Any) -> None:
+        layout = self._layout
+        merge_traces(
+            sorted(layout.shards.iterdir(), key=lambda path: (not path.name[0].isdigit(), path.name)),
+            layout.trace,
+        )
+        with layout.trace.open("ab") as file:
+            writer = TraceWriter(file)
+            writer.write(t_s, RunEnded())
+            writer.flush()
+        layout.verification.write_bytes(
+            msgspec.json.format(
+                msgspec.json.encode(
+                    {"cpu": self._cpu.summary(), "ether": totals, "findings": self._findings.lines}
+                )
+            )
+        )
+        for log in layout.logs.iterdir():
+            if log.stat().st_size == 0:
+                log.unlink()
+        hand_over(layout.folder)
+
+
+def supervise(supervisor: Supervisor, log: Path, lifeline: socket.socket) -> None:
+    """The life of the supervisor's process: run, and tell the runner how it ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the runner's business
+    prepare_log(log)
+    try:
+        supervisor.run()
+        outcome: dict[str, str] = {"done": ""}
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        kind = type(error).__name__
+        outcome = {"kind": kind, "failed": str(error)}
+    sys.stdout.flush()
+    sys.stderr.flush()
+    lifeline.setblocking(True)
+    lifeline.send(msgspec.json.encode(outcome))
+
+
+def addresses(graph: Graph) -> dict[str, str]:
+    """IPv4 address of every device: 10.77.0.1 upwards, without those that end in 0 or 255."""
+    return {
+        device.name: f"10.{77 + n // 63500}.{n // 250 % 254}.{n % 250 + 1}"
+        for n, device in enumerate(graph.devices)
+    }
+
+
+def build_network(graph: Graph) -> Network:
+    """A Mininet network of these devices, links and channels; addresses and routes come later."""
+    network = Network()
+    with network.batch():
+        for device in graph.devices:
+            network.addHost(device.name)
+        for link in graph.links:
+            network.addLink(link.a, link.b, cls=TapLink, model=(link.forward, link.backward), name=link.name)
+        for channel in graph.channels:
+            network.addChannel(channel.name, channel.members)
+    return network
+
+
+def ports(network: Network) -> list[Port]:
+    """The TAPs whose frames the ether moves."""
+    found = []
+    for link in network.tap_links:
+        for interface, fd in ((link.intf1, link.fd_a), (link.intf2, link.fd_b)):
+            found.append(Port(interface.node.name, link.name, fd, mac_bytes(interface.MAC())))
+    for channel in network.channels:
+        for interface in channel.interfaces:
+            name = interface.node.name
+            found.append(Port(name, channel.name, channel.fds[name], mac_bytes(interface.MAC())))
+    return found
+
+
+def mac_bytes(text: str) -> bytes:
+    """`"02:00:..."` as six bytes."""
+    return bytes.fromhex(text.replace(":", ""))
+
+
+def warm_up(plan: Plan) -> None:
+    """Have everything imported that devices will need, and keep the collector from touching what they share.
+
+    Making one node and one engine of each kind imports what they import late.
+    """
+    seen: dict[str, None] = {}
+    for device in plan.devices.values():
+        for node in device.nodes:
+            if node.name not in seen:
+                seen[node.name] = None
+                node.make()
+        for binding in device.bindings:
+            if binding.name not in seen:
+                seen[binding.name] = None
+                binding.engine()
+    gc.collect()
+    gc.freeze()
