@@ -56,7 +56,8 @@ SILENCE_KEEPALIVES = 1.5
 RECEIVE_MAXIMUM_DEFAULT = 65_535
 """Where the broker sent none."""
 
-_TOKEN_SHIFT = 16  # a token is the connection's number and a packet identifier
+TOKEN_SHIFT = 16
+"""The token of a `Received`: the connection's number, then 16 bits of packet identifier."""
 
 
 class ModelClient(Node):
@@ -158,7 +159,7 @@ class Connection:
                 )
                 self._send(ctx, packet)
             case Acknowledge(_, token):
-                if token >> _TOKEN_SHIFT == self.number and self._phase == "connected":
+                if token >> TOKEN_SHIFT == self.number and self._phase == "connected":
                     self._send(ctx, PubackPacket(self.number, token & 0xFFFF))
             case Forget():
                 self._unacknowledged.clear()
@@ -259,7 +260,7 @@ class Connection:
             self._tell(ctx, Published(self.broker, unacknowledged.token, reason_code))
 
     def _hand_over(self, ctx: Context, packet: PublishPacket, by_hand: bool) -> None:
-        token = self.number << _TOKEN_SHIFT | packet.packet_id if by_hand else None
+        token = self.number << TOKEN_SHIFT | packet.packet_id if by_hand else None
         received = Received(
             broker=self.broker,
             token=token,

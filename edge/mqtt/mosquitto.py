@@ -37,7 +37,7 @@ def configuration(config: BrokerConfig, port: int = PORT) -> str:
     settings = {
         "listener": f"{port} {{ip}}",
         "allow_anonymous": "true",
-        # Otherwise it drops to a user of its own, who can neither write to {dir} nor be ended with its parent.
+        # Otherwise it becomes a user who may not write to {dir} and outlives its parent.
         "user": "root",
         "persistence": "true",
         "persistence_location": "{dir}/",
