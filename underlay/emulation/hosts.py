@@ -192,7 +192,7 @@ class Bridge(NamespaceNode, stock.Switch):
         super().__init__(name, **{**params, "inNamespace": True})
         self.bridge = short_name(name)
         index = self.namespace.number(self.bridge)
-        self.namespace.submit(rtnetlink.bridge(self.bridge, index, stp=stp))
+        self.namespace.submit(rtnetlink.bridge(self.bridge, index, stp=stp), rtnetlink.no_ipv6_address(index))
 
     def defaultDpid(self, dpid: str | None = None) -> str:
         """A bridge has no datapath id, so its name need not hold a number."""

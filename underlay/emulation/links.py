@@ -56,9 +56,10 @@ class Interface(stock.Intf):
         """Mininet's parameters, and `mtu_bytes`, `queue_frames` (how many frames may wait in the kernel)."""
         self.mac = mac or self.mac
         self._submit(
+            rtnetlink.no_ipv6_address(self.index),
             rtnetlink.set_link(
                 self.index, up=up, mac=self.mac, mtu_bytes=mtu_bytes, queue_frames=queue_frames
-            )
+            ),
         )
         results: dict[str, Any] = {}
         self.setParam(results, "setIP", ip=ip)

@@ -22,8 +22,8 @@ from underlay.errors import Unavailable
 
 
 class Network(stock.Mininet):
-    """A network of namespaces. As a context manager it is gone on exit, whatever happened, and started on entry
-    if a topology was given.
+    """A network of namespaces. As a context manager it is gone on exit, whatever happened, and started on
+    entry if a topology was given.
 
     >>> with Network(topo=SingleSwitchTopo(3)) as net:  # doctest: +SKIP
     ...     net["h1"].cmd("ping -c1", net["h2"].IP())

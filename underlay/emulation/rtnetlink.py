@@ -23,6 +23,10 @@ LOOPBACK = 1
 """Index of `lo`, the first interface of every namespace."""
 
 
+IPV4_FORWARDING, IPV4_SEND_REDIRECTS, IPV4_RP_FILTER = 1, 6, 8
+"""IPv4 settings of an interface (`linux/ip.h`, IPV4_DEVCONF_*)."""
+
+
 class NetlinkError(OSError):
     """The kernel refused an operation of a batch, which the message names. Those after it may or may not have
     been carried out: what was being built should be taken down."""
@@ -196,7 +200,7 @@ def set_link(
     Args:
         queue_frames: txqueuelen; on a TAP, how many frames may wait to be read.
         master: index of the bridge it is a port of; 0 takes it off.
-        ipv4: per-interface settings by their IPV4_DEVCONF number.
+        ipv4: per-interface settings, such as `IPV4_FORWARDING`.
     """
     attributes = b"".join(
         (
@@ -213,6 +217,18 @@ def set_link(
     state = "" if up is None else " up" if up else " down"
     body = _IFINFO.pack(socket.AF_UNSPEC, 0, index, wanted, changed) + attributes
     return Request(_RTM_SETLINK, 0, body, f"set link {index}{state}")
+
+
+def no_ipv6_address(index: int) -> Request:
+    """Give an interface no link-local IPv6 address when it comes up: the kernel sends no IPv6 on its own.
+
+    Per interface, because a namespace's own settings lie in /proc/sys, where opening a file takes longer the
+    more namespaces there are. Fine where the kernel has no IPv6.
+    """
+    setting = _attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes((_IN6_ADDR_GEN_MODE_NONE,)))
+    body = _IFINFO.pack(socket.AF_UNSPEC, 0, index, 0, 0)
+    body += _nest(_IFLA_AF_SPEC, _nest(socket.AF_INET6, setting))
+    return Request(_RTM_SETLINK, 0, body, f"keep IPv6 off link {index}", (errno.EAFNOSUPPORT,))
 
 
 def delete_link(index: int) -> Request:
@@ -427,6 +443,7 @@ _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_TXQLEN = 1, 3, 4, 10
 _IFLA_LINKINFO, _IFLA_STATS64, _IFLA_AF_SPEC, _IFLA_NET_NS_FD = 18, 23, 26, 28
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER, _IFLA_INET_CONF = 1, 2, 1, 1
 _IFLA_BR_FORWARD_DELAY, _IFLA_BR_STP_STATE, _IFLA_BR_MCAST_SNOOPING = 1, 5, 23
+_IFLA_INET6_ADDR_GEN_MODE, _IN6_ADDR_GEN_MODE_NONE = 8, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC = 1, 4, 5, 7
 _RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST, _RTNH_F_ONLINK = 254, 4, 1, 4

@@ -10,10 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from underlay.emulation.net import Network
 from underlay.emulation.rtnetlink import (
+    IPV4_FORWARDING,
+    IPV4_RP_FILTER,
+    IPV4_SEND_REDIRECTS,
     LOOPBACK,
     Request,
     add_address,
@@ -35,19 +39,25 @@ def configure_unnumbered(network: Network, addresses: Mapping[str, str], routes:
         addresses: IPv4 address of every device.
         routes: of every device that has any.
     """
+    # The kernel takes the stricter of this and an interface's own; a namespace may inherit the machine's.
+    strict = Path("/proc/sys/net/ipv4/conf/all/rp_filter").read_text() != "0\n"
     for name, address in addresses.items():
         host = network[name]
+        quiet = _QUIET | {IPV4_FORWARDING: int(not _is_leaf(host))}
         requests = [add_address(LOOPBACK, address, 32)]
         for interface in host.interfaces:
             interface.ip, interface.prefixLen, interface.borrowed = address, 32, True
-            requests.append(set_link(interface.index, ipv4=_QUIET))
+            requests.append(set_link(interface.index, ipv4=quiet))
             requests += [
                 set_neighbour(interface.index, addresses[peer.node.name], peer.MAC())
                 for peer in interface.peers()
                 if peer.node.name in addresses
             ]
-        if not _is_leaf(host):
-            host.namespace.configure(_ROUTER)
+        if strict:
+            host.namespace.configure({"ipv4/conf/all/rp_filter": 0})
+        if any(interface.channel for interface in host.interfaces):
+            # In and out of one interface is how a channel is forwarded on, and no shortcut to be taught.
+            host.namespace.configure({"ipv4/conf/all/send_redirects": 0})
         host.addresses, host.routes = addresses, {}
         host.namespace.submit(*requests, *_changes(host, routes.get(name, ())))
 
@@ -101,15 +111,5 @@ def _is_leaf(host: Any) -> bool:
     return len(interfaces) == 1 and len(interfaces[0].peers()) <= 1
 
 
-_IPV4_SEND_REDIRECTS, _IPV4_RP_FILTER = 6, 8
-_QUIET = {_IPV4_SEND_REDIRECTS: 0, _IPV4_RP_FILTER: 0}
-"""Answers may come by another way than questions went, and a forwarder on a channel does not teach
-shortcuts."""
-
-_ROUTER = {
-    "ipv4/ip_forward": 1,
-    "ipv4/conf/all/rp_filter": 0,
-    "ipv4/conf/default/rp_filter": 0,
-    "ipv4/conf/all/send_redirects": 0,
-    "ipv4/conf/default/send_redirects": 0,
-}
+_QUIET = {IPV4_RP_FILTER: 0, IPV4_SEND_REDIRECTS: 0}
+"""Answers may come by another way than questions went."""

@@ -6,6 +6,7 @@ import os
 import re
 import select
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf
@@ -152,6 +153,14 @@ def test_a_neighbour_that_is_gone_is_silence_and_not_an_error() -> None:
         answer = net["a"].cmd("ping -c1 -W1 10.9.0.2")
         assert "0 received" in answer
         assert "nreachable" not in answer
+
+
+@pytest.mark.emulation
+def test_an_idle_link_carries_nothing() -> None:
+    with unnumbered(["ab"], cls=VethLink) as net:
+        time.sleep(1.5)  # by then IPv6 would have looked for routers and for namesakes
+        assert net["a"].namespace.links()["a-eth0"].tx_packets == 0
+        assert net["b"].namespace.links()["b-eth0"].tx_packets == 0
 
 
 @pytest.mark.emulation
