@@ -79,7 +79,9 @@ class Experiment(msgspec.Struct, frozen=True, dict=True):
                 phase_s = sensor.period_s * seeded(spec.seed, "phase", device, n).random()
                 start_s = round(spec.warmup_s / 2 + phase_s, 3)
                 found.append(
-                    SensorConfig(sensor.kind, sensor.period_s, start_s, stop_s, index, spec.seed, spec.replay_speed)
+                    SensorConfig(
+                        sensor.kind, sensor.period_s, start_s, stop_s, index, spec.seed, spec.replay_speed
+                    )
                 )
         return tuple(found)
 

@@ -10,14 +10,11 @@ from xml.etree.ElementTree import ParseError
 
 from topologies.profiles import unknown
 from topologies.shapes import HUB, SINK, Edge, Place, Role
+from topologies.spec import LinkSettings
 from underlay.errors import InputError
 
-_PLACE_KEYS = {"x", "y", "role", "label"}
 _DEVICE_KEYS = {"profile", "battery_j", "cpu_share", "memory_mb", "clock_offset_s", "drift_ppm"}
-_LINK_KEYS = {
-    "profile", "rate_kbps", "down_rate_kbps", "delay_ms", "jitter_ms", "loss_ratio", "burst_frames", "queue_bytes",
-    "mtu_bytes", "overhead_bytes",
-}  # fmt: skip
+_LINK_KEYS = set(LinkSettings.__struct_fields__) - {"opportunities_file"}
 
 
 def read_graphml(path: Path, hub: str) -> tuple[list[Place], list[Edge], tuple[str, ...]]:

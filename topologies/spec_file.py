@@ -195,7 +195,7 @@ def _check_rules(spec: Spec) -> None:
     first_s, last_s = spec.counted_s
     if spec.quiet_s < spec.deadline_s:
         raise InputError(
-            f"{spec.quiet_s:g} s is shorter than deadline_s = {spec.deadline_s:g}: late observations would count as lost",
+            f"{spec.quiet_s:g} s is below deadline_s = {spec.deadline_s:g}: late ones would count as lost",
             key="cooldown_s",
             hint=f"at least {spec.deadline_s:g}, or leave it out",
         )

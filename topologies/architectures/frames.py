@@ -1,7 +1,7 @@
 """Which real IP packets carry observations: what the ether asks to split its bytes into payload and control.
 
-The simulation knows its messages; on real links a packet has to be recognized by its bytes. IPv4 (RFC 791), UDP
-(RFC 768), TCP (RFC 9293), MQTT 5 §2.1.1.
+The simulation knows its messages; on real links a packet has to be recognized by its bytes. IPv4 (RFC 791),
+UDP (RFC 768), TCP (RFC 9293), MQTT 5 §2.1.1.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The star: a broker on the hub, every birdhouse its client; the overlay's one root is the point of failure."""
+"""The star: a broker on the hub, every birdhouse its client; the overlay's one root is the point of
+failure."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from underlay.plan import Binding, BindingPlan, DevicePlan
 
 
 def deploy(experiment: Experiment) -> Deployment:
-    """mosquitto on the hub (and on the first relay, with `standby`), a client on every source and subscriber."""
+    """mosquitto on the hub (and on the first relay, with `standby`), a client on every source and
+    subscriber."""
     options = experiment.options
     assert isinstance(options, StarOptions)
     brokers = _brokers(experiment, options)
@@ -38,12 +40,16 @@ def deploy(experiment: Experiment) -> Deployment:
     return Deployment(devices, mqtt_classifier(PORT))
 
 
-def _config(experiment: Experiment, options: StarOptions, device: str, brokers: tuple[str, ...]) -> StarConfig:
+def _config(
+    experiment: Experiment, options: StarOptions, device: str, brokers: tuple[str, ...]
+) -> StarConfig:
     publishes = device in experiment.sources
     subscribes = device in experiment.subscribers
     return StarConfig(
         brokers=brokers,
-        publish=PublishConfig(options.qos, options.retain, queue_bytes=options.queue_bytes) if publishes else None,
+        publish=PublishConfig(options.qos, options.retain, queue_bytes=options.queue_bytes)
+        if publishes
+        else None,
         subscribe=SubscribeConfig(options.qos, experiment.deliver_to(device)) if subscribes else None,
         session=SessionConfig(
             clean_start=not options.persistent,
@@ -59,7 +65,9 @@ def _brokers(experiment: Experiment, options: StarOptions) -> tuple[str, ...]:
         return (topology.hub,)
     if not topology.relays:
         raise InputError(
-            "a standby broker needs a relay to run on", key="network.relays", hint="at least 1, or standby = false"
+            "a standby broker needs a relay to run on",
+            key="network.relays",
+            hint="at least 1, or standby = false",
         )
     return (topology.hub, topology.relays[0])
 
