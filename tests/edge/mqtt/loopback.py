@@ -202,6 +202,42 @@ async def brokers(
             broker.kill()
 
 
+class Call:
+    """A TCP connection that went through a relay: the bytes to the broker and from it."""
+
+    def __init__(self) -> None:
+        self.up = bytearray()
+        self.down = bytearray()
+
+
+@asynccontextmanager
+async def relay(port: int, broker_port: int) -> AsyncIterator[list[Call]]:
+    """Listen on `port`, pass everything on to a broker, and keep a copy; yields the calls in order of
+    arrival."""
+    calls: list[Call] = []
+    tasks: list[asyncio.Task[None]] = []
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, kept: bytearray) -> None:
+        while data := await reader.read(65_536):
+            kept.extend(data)
+            writer.write(data)
+        writer.close()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        call = Call()
+        calls.append(call)
+        broker_reader, broker_writer = await asyncio.open_connection("127.0.0.1", broker_port)
+        tasks.append(asyncio.create_task(copy(reader, broker_writer, call.up)))
+        tasks.append(asyncio.create_task(copy(broker_reader, writer, call.down)))
+
+    server = await asyncio.start_server(accept, "127.0.0.1", port)
+    try:
+        yield calls
+    finally:
+        server.close()
+        await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), PATIENCE_S)
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something real to happen."""
     async with asyncio.timeout(PATIENCE_S):

@@ -93,9 +93,7 @@ async def real_scenario(folder: Path, qos: Qos, version: int) -> dict[str, list[
 
 def ready(world: Loopback, times: int) -> bool:
     """Both devices were connected so often, and the sink subscribed."""
-    connected = [
-        e for e in world.events_of(SessionChanged) if isinstance(e, SessionChanged) and e.state == "connected"
-    ]
+    connected = [e for e in world.events_of(SessionChanged) if e.state == "connected"]
     subscribed = [m for m in world.local.get("sink", ()) if isinstance(m, Subscribed)]
     return len(connected) == 2 * times and len(subscribed) == times
 

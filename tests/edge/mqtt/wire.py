@@ -33,6 +33,8 @@ class Wire:
         self.seed = seed
         self.log: list[str] = []
         """Packets, in the order they were sent."""
+        self.packets: list[tuple[str, str, Message]] = []
+        """Sender, receiver and packet."""
         self.local: dict[str, list[Message]] = {}
         """What each device's nodes and its MQTT client said to each other."""
         self.events: list[tuple[str, Event]] = []
@@ -99,6 +101,7 @@ class Wire:
             self.after(0.0, lambda: self._deliver(self.contexts.get(at), seen_as, message))
             return
         if not (self.cut.get(sender.device) or self.cut.get(device_of(peer))):
+            self.packets.append((sender.device, device_of(peer), message))
             self.log.append(f"{self.now:7.2f}  {sender.device} > {device_of(peer)}  {describe(message)}")
             self.after(DELAY_S, lambda: self._deliver(self.contexts.get(peer), sender.address, message))
 
