@@ -1,0 +1,266 @@
+"""Several runs side by side: which numbers are compared, their spread over the seeds, how they are written.
+
+The terminal's table and the report show the same lines. Nothing here computes a metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from math import inf, isinf
+from typing import Literal, NamedTuple
+
+from topologies.metrics.outages import Outage, OutageEffect
+from topologies.metrics.summary import Summary
+
+
+class Spread(NamedTuple):
+    """Values of one metric over the runs of one architecture; `inf` is what never happened."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return sum(self.values) / len(self.values)
+
+    @property
+    def low(self) -> float:
+        return min(self.values)
+
+    @property
+    def high(self) -> float:
+        return max(self.values)
+
+
+Format = Callable[[float], str]
+
+
+class Line(NamedTuple):
+    """One compared number."""
+
+    label: str
+    better: Literal["more", "less"] | None
+    format: Format
+    spreads: dict[str, Spread | None]
+    """By architecture; None where the number has no meaning there."""
+    part: str
+    """The heading it belongs under."""
+
+    def best(self) -> set[str]:
+        """Architectures whose mean is best as written; empty where none stands out."""
+        means = {name: spread.mean for name, spread in self.spreads.items() if spread is not None}
+        if self.better is None or len(means) < 2:
+            return set()
+        target = (max if self.better == "more" else min)(means.values())
+        best = {name for name, mean in means.items() if self.format(mean) == self.format(target)}
+        return best if len(best) < len(means) else set()
+
+    def text(self, architecture: str) -> str:
+        """`mean`, and `mean (low–high)` over several seeds that differ; `–` where it has no meaning."""
+        spread = self.spreads[architecture]
+        if spread is None:
+            return "–"
+        mean, low, high = (self.format(value) for value in (spread.mean, spread.low, spread.high))
+        return mean if low == high else f"{mean} ({_range(low, high)})"
+
+
+def architectures(summaries: Iterable[Summary]) -> dict[str, list[Summary]]:
+    """The runs by architecture, in order of first mention."""
+    grouped: dict[str, list[Summary]] = {}
+    for summary in summaries:
+        grouped.setdefault(summary.run.architecture, []).append(summary)
+    return grouped
+
+
+def shared_outages(summaries: Sequence[Summary]) -> list[Outage]:
+    """Outages that hit every run, as the first run met them; random failures differ and are left out."""
+    common = [{_identity(effect.outage) for effect in summary.effects} for summary in summaries]
+    return [
+        effect.outage
+        for effect in (summaries[0].effects if summaries else ())
+        if all(_identity(effect.outage) in known for known in common)
+    ]
+
+
+def effect_of(summary: Summary, outage: Outage) -> OutageEffect:
+    """What a shared outage did in one run."""
+    return next(effect for effect in summary.effects if _identity(effect.outage) == _identity(outage))
+
+
+def in_words(outage: Outage) -> str:
+    """What was the case during it.
+
+    >>> in_words(Outage("crash", "hub", 40.0, 65.0))
+    'the hub was down'
+    """
+    subject = outage.subject
+    match outage.kind:
+        case "crash":
+            return f"{the(subject)} was down"
+        case "pause":
+            return f"{the(subject)} stood still"
+        case "link-down":
+            return f"the link {subject} was cut"
+        case "one-way-cut":
+            return f"the way {subject} was cut"
+        case "partition":
+            return f"the network was split ({subject})"
+    return f"the link {subject} was degraded"
+
+
+def the(device: str) -> str:
+    """A device that bears the name of its role gets an article.
+
+    >>> the("hub"), the("cam3")
+    ('the hub', 'cam3')
+    """
+    return f"the {device}" if device in ("hub", "sink", "cache") else device
+
+
+def lines(summaries: Sequence[Summary]) -> list[Line]:
+    """What is compared, in the order in which it is read."""
+    groups = architectures(summaries)
+    deadline = seconds(summaries[0].run.deadline_s) if summaries else ""
+    found: list[Line] = []
+
+    def add(
+        part: str,
+        label: str,
+        value: Callable[[Summary], float | None],
+        format_: Format,
+        better: Literal["more", "less"] | None,
+    ) -> None:
+        spreads: dict[str, Spread | None] = {}
+        for name, runs in groups.items():
+            values = [value(run) for run in runs]
+            known = tuple(each for each in values if each is not None)
+            spreads[name] = Spread(known) if known else None
+        if any(spread is not None for spread in spreads.values()):
+            found.append(Line(label, better, format_, spreads, part))
+
+    part = "Delivery"
+    add(part, f"within {deadline}", lambda s: s.delivery.ratio, percent, "more")
+    add(part, "ever", lambda s: s.delivery.ratio_ever, percent, "more")
+    add(part, "latency p50", lambda s: never(s.delivery.p50_s), seconds, "less")
+    add(part, "latency p99", lambda s: never(s.delivery.p99_s), seconds, "less")
+    if any(summary.run.subscribers == "all" for summary in summaries):
+        add(part, f"to the sink, within {deadline}", lambda s: s.storage.ratio, percent, "more")
+    part = "Age at the sink"
+    add(part, "mean", lambda s: s.age.mean_s, seconds, "less")
+    add(part, "peak", lambda s: s.age.peak_s, seconds, "less")
+    add(part, f"time above {deadline}", lambda s: s.age.share_above, percent, "less")
+    for outage in shared_outages(summaries):
+        _add_outage(add, outage, deadline)
+    part = "Cost"
+    add(part, "bytes on air / delivered", lambda s: s.traffic.bytes_per_delivered, size, "less")
+    add(part, "of these control", lambda s: s.traffic.control_bytes_per_delivered, size, "less")
+    add(part, "transmissions / delivered", lambda s: s.traffic.transmissions_per_delivered, plain, "less")
+    add(part, "message redundancy", lambda s: s.traffic.redundancy, plain, "less")
+    add(part, "load, max / mean", lambda s: s.load.max_over_mean, plain, "less")
+    add(part, "energy / radio node", lambda s: s.energy.all.mean_j, joules, "less")
+    add(part, "first battery empty", lambda s: s.energy.lifetime_s, seconds, "more")
+    part = "Caches"
+    add(part, "hit ratio", lambda s: s.cache.hit_ratio if s.cache else None, percent, None)
+    add(
+        part, "origin load saved", lambda s: s.cache.origin_load_reduction if s.cache else None, percent, None
+    )
+    if any(summary.survivors.k for summary in summaries):
+        add("Failures for good", "delivery of survivors", lambda s: s.survivors.ratio, percent, "more")
+    return found
+
+
+def _add_outage(add: Callable[..., None], outage: Outage, deadline: str) -> None:
+    part = f"While {in_words(outage)}, {span(outage)}"
+    add(part, f"delivered within {deadline}", lambda s: effect_of(s, outage).during.ratio, percent, "more")
+    add(part, "recovered afterwards", lambda s: effect_of(s, outage).recovered, count, None)
+    add(part, "lost for good", lambda s: effect_of(s, outage).lost, count, "less")
+    add(part, "age, mean", lambda s: effect_of(s, outage).during.age_mean_s, seconds, "less")
+    add(part, "time to recovery", lambda s: never(effect_of(s, outage).recovery_s), seconds, "less")
+
+
+def span(outage: Outage) -> str:
+    """`40–65 s`, or `from 40 s on`."""
+    start = f"{outage.start_s:.0f}"
+    return f"from {start} s on" if outage.end_s is None else f"{start}–{outage.end_s:.0f} s"
+
+
+# ----------------------------------------------------------------------------------------------- numbers in words
+
+
+def never(value_s: float | None) -> float:
+    """None stands for infinite."""
+    return inf if value_s is None else value_s
+
+
+def percent(ratio: float) -> str:
+    """Whole per cents near the middle, and no 100 % or 0 % that is not exact.
+
+    >>> percent(0.5), percent(0.9996), percent(1.0), percent(0.0004)
+    ('50 %', '99.9 %', '100 %', '0.1 %')
+    """
+    if ratio in (0.0, 1.0):
+        return f"{ratio * 100:.0f} %"
+    shown = min(max(ratio * 100, 0.1), 99.9)
+    return f"{shown:.1f} %" if shown < 10 or shown > 90 else f"{shown:.0f} %"
+
+
+def seconds(value_s: float) -> str:
+    """Three digits at most, in the unit that fits.
+
+    >>> seconds(0.0153), seconds(1.234), seconds(25.0), seconds(7200), seconds(inf)
+    ('15 ms', '1.2 s', '25 s', '2.0 h', '∞')
+    """
+    if isinf(value_s):
+        return "∞"
+    if value_s == 0:
+        return "0 s"
+    if value_s < 0.9995:
+        return f"{value_s * 1000:.0f} ms" if value_s >= 0.01 else f"{value_s * 1000:.1f} ms"
+    if value_s < 600:
+        return f"{value_s:.1f} s" if value_s < 10 and value_s % 1 else f"{value_s:.0f} s"
+    if value_s < 5400:
+        return f"{value_s / 60:.0f} min"
+    return f"{value_s / 3600:.1f} h" if value_s < 172_800 else f"{value_s / 86_400:.0f} days"
+
+
+def size(bytes_: float) -> str:
+    """Bytes in powers of 1000.
+
+    >>> size(950), size(12_345), size(2_500_000)
+    ('950 B', '12.3 kB', '2.5 MB')
+    """
+    for limit, unit in ((1e3, "B"), (1e6, "kB"), (1e9, "MB"), (inf, "GB")):
+        if bytes_ < limit * 0.9995:
+            scaled = bytes_ / {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9}[unit]
+            return f"{scaled:.0f} {unit}" if unit == "B" or scaled >= 99.95 else f"{scaled:.1f} {unit}"
+    raise AssertionError("unreachable")
+
+
+def joules(value_j: float) -> str:
+    """
+    >>> joules(0.0123), joules(24.0)
+    ('12 mJ', '24.0 J')
+    """
+    if value_j < 0.9995:
+        return f"{value_j * 1000:.0f} mJ"
+    return f"{value_j:.1f} J" if value_j < 99.95 else f"{value_j:.0f} J"
+
+
+def plain(value: float) -> str:
+    """A bare number."""
+    return f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def count(value: float) -> str:
+    """A whole number, or the mean of some."""
+    return f"{value:.0f}" if value == int(value) else f"{value:.1f}"
+
+
+def _range(low: str, high: str) -> str:
+    """`27 %` and `30 %` give `27–30 %`."""
+    number, _, unit = low.partition(" ")
+    return f"{number}–{high}" if unit and high.endswith(f" {unit}") else f"{low}–{high}"
+
+
+def _identity(outage: Outage) -> tuple[str, str, int]:
+    """Wall clocks jitter: an emulated fault strikes some milliseconds late."""
+    return outage.kind, outage.subject, round(outage.start_s)

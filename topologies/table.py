@@ -1,0 +1,92 @@
+"""The terminal's tables: architectures beside each other, and two runs against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from topologies.diff import Diff
+from topologies.metrics.comparison import architectures, lines
+from topologies.metrics.summary import Summary
+
+
+def comparison(summaries: Sequence[Summary]) -> Table:
+    """A column for each architecture, a row for each number; means over the seeds, with their range.
+
+    The best of a row is bold. A run that is not valid is marked in its column's heading and below the table.
+    """
+    groups = architectures(summaries)
+    table = Table(
+        title=_title(summaries), title_justify="left", caption=_caption(summaries), caption_justify="left"
+    )
+    table.add_column("", no_wrap=True)
+    for name, runs in groups.items():
+        mark = "" if all(run.run.validity == "valid" for run in runs) else " *"
+        table.add_column(name + mark, justify="right")
+    part = ""
+    for line in lines(summaries):
+        if line.part != part:
+            part = line.part
+            table.add_section()
+            table.add_row(f"[bold]{part}[/bold]")
+        best = line.best()
+        cells = (f"[bold green]{line.text(n)}[/]" if n in best else line.text(n) for n in groups)
+        table.add_row(f"  {line.label}", *cells)
+    return table
+
+
+def difference(diff: Diff) -> Table:
+    """Numbers of two runs, those first that changed most in proportion."""
+    table = Table(
+        title=f"{diff.a} → {diff.b}", title_justify="left", caption=_facts(diff), caption_justify="left"
+    )
+    table.add_column("number", no_wrap=True)
+    table.add_column("a", justify="right")
+    table.add_column("b", justify="right")
+    table.add_column("change", justify="right")
+    if diff.across_fabrics:
+        table.add_column("parity")
+    for change in diff.changes:
+        if change.a == change.b and change.within is None:
+            continue
+        relative = f"{change.relative:+.1%}" if change.relative is not None else ""
+        parity = {True: "within", False: "[bold red]outside[/]", None: ""}[change.within]
+        cells = (_number(change.a), _number(change.b), relative, *([parity] if diff.across_fabrics else []))
+        table.add_row(change.name, *cells)
+    return table
+
+
+def _title(summaries: Sequence[Summary]) -> str:
+    if not summaries:
+        return "no runs"
+    run = summaries[0].run
+    seeds = sorted({summary.run.seed for summary in summaries})
+    seeded = f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds)} seeds, mean (lowest–highest)"
+    fabric = (
+        "[bold yellow]SIMULATED[/]" if any(summary.run.simulated for summary in summaries) else run.fabric
+    )
+    receivers = "the sink" if run.subscribers == "storage" else "every birdhouse and the sink"
+    return f"{run.name} · {fabric} · to {receivers} · {seeded}"
+
+
+def _caption(summaries: Sequence[Summary]) -> str | None:
+    doubtful = [
+        f"* {summary.run.architecture}, seed {summary.run.seed}: {summary.run.validity.upper()}, {summary.run.reason}"
+        for summary in summaries
+        if summary.run.validity != "valid"
+    ]
+    return "\n".join(doubtful) or None
+
+
+def _facts(diff: Diff) -> str:
+    facts = [f"{setting.name}: {setting.a} → {setting.b}" for setting in diff.settings]
+    if diff.same_trace:
+        facts.append("the traces are the same, byte for byte")
+    elif diff.first_difference is not None:
+        facts.append(f"the traces part at line {diff.first_difference}")
+    return "\n".join(facts)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.6g}"
