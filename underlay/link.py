@@ -54,7 +54,7 @@ class LinkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("rate_kbps must be above 0")
         if self.jitter_ms > self.delay_ms:
             raise ValueError(f"jitter_ms = {self.jitter_ms} exceeds delay_ms = {self.delay_ms}")
-        if self.loss_ratio * (self.burst_frames + 1.0) > self.burst_frames:
+        if self.loss_ratio < 1.0 and self.loss_ratio * (self.burst_frames + 1.0) > self.burst_frames:
             raise ValueError(
                 f"loss_ratio = {self.loss_ratio} cannot come in bursts of mean {self.burst_frames}"
             )

@@ -80,6 +80,10 @@ class Endpoint:
         tally.bytes += size_bytes
         tally.hops += hops
 
+    def recoded(self, message: Message) -> Message:
+        """What arrives in the place of `message`."""
+        return message
+
     def _receive_late(self, sender: str, message: Message) -> None:
         self.waiting -= 1
         self.receive(sender, message)
@@ -94,7 +98,7 @@ class CheckedEndpoint(Endpoint):
         super().receive(sender, self.recoded(message))
 
     def recoded(self, message: Message) -> Message:
-        """What arrives in the place of `message`; MalformedMessage if the node does not understand it."""
+        """As decoded by the node's protocol; raises MalformedMessage if that does not understand it."""
         if message.wire_size() is not None or self.live is None:
             return message
         protocol = self.live.node.protocol

@@ -21,6 +21,7 @@ from underlay.trace import Event
 
 if TYPE_CHECKING:
     from underlay.simulation.host import Endpoint
+    from underlay.simulation.streams import Stream
 
 
 class Incarnation:
@@ -28,7 +29,8 @@ class Incarnation:
 
     __slots__ = (
         "_agenda", "_barrier", "_clock_offset_s", "_clock_rate", "_held", "_rng", "_store", "_timers",
-        "_ways", "_works", "address", "alive", "device", "endpoint", "handle", "host", "node", "uses_store",
+        "_ways", "_works", "address", "alive", "device", "endpoint", "ends", "handle", "host", "node",
+        "streams", "uses_store",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -48,11 +50,15 @@ class Incarnation:
         self._store: OrderedMap | None = None
         self._timers: dict[Timer, int] = {}
         self._works: dict[str, Work] = {}
+        self.streams: dict[Address, Stream] = {}
+        """The stream on which to send to a peer."""
+        self.ends: dict[Stream, None] = {}
+        """All streams that end here, those included that a peer opened while ours was opening."""
         self._ways: dict[Address, Way] = endpoint.ways
         self._held: list[Waiting] = []
         self._barrier: Commit | None = None
 
-    # ------------------------------------------------------------------------------- what handlers may touch
+    # -------------------------------------------------------------------------------- what handlers may touch
 
     @property
     def now(self) -> float:
@@ -100,7 +106,7 @@ class Incarnation:
     def emit(self, event: Event) -> None:
         self.host.world.emit(event, self.endpoint)
 
-    # ----------------------------------------------------------------------------------- what the host calls
+    # ------------------------------------------------------------------------------------ what the host calls
 
     def start(self) -> None:
         """Run `on_start`."""
@@ -112,6 +118,8 @@ class Incarnation:
         self.alive = False
         self._timers.clear()
         self._works.clear()
+        for stream in self.ends:
+            stream.lose_power()
 
     def receive_local(self, sender: Address, message: Message) -> None:
         """A message from this device: another node, a binding, finished work, or the node itself."""
@@ -124,6 +132,12 @@ class Incarnation:
         if self.alive and not self.host.later_if_paused(self.peer_down, peer, None):
             self.node.on_peer_down(self, peer)
             self.finish()
+
+    def forget(self, stream: Stream) -> None:
+        """The stream is closed; the next send to its peer opens another."""
+        self.ends.pop(stream, None)
+        if self.streams.get(stream.peer) is stream:
+            del self.streams[stream.peer]
 
     def take_work(self, key: str, work: Work) -> bool:
         """Whether the result of `work` is still wanted."""
@@ -145,7 +159,7 @@ class Incarnation:
             way = self._ways[peer] = self.host.world.post.way(self.endpoint, peer)
         way.send(self, message)
 
-    # ----------------------------------------------------------------------------------------------- helpers
+    # ------------------------------------------------------------------------------------------------ helpers
 
     def _when_durable(self, waiting: Waiting) -> None:
         if self._store is not None and self._store.dirty:

@@ -14,6 +14,7 @@ from underlay.node import Address
 from underlay.simulation.agenda import Agenda, Call
 from underlay.simulation.carrier import INTERFACE_MTU_BYTES, Machine, fragment_sizes
 from underlay.simulation.media import Antenna, Hop
+from underlay.simulation.streams import Streams
 from underlay.trace import MessagesSent
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ _WEIGHED_MAX = 4096
 
 Receive = Call
 Cast = tuple[Antenna, list[tuple[Hop, Receive]]]
-Weight = tuple[Message, int, bool]
-"""A message, its bytes above the transport, and whether it carries users' observations."""
+Weight = tuple[Message, int, bool, bool]
+"""A message, its bytes above the transport, whether it carries observations, whether it needs a stream."""
 
 
 class Way(Protocol):
@@ -43,6 +44,7 @@ class Post:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self.streams = Streams(world)
         self._weighed: dict[int, Weight] = {}
 
     def way(self, source: Endpoint, peer: Address) -> Way:
@@ -70,7 +72,8 @@ class Post:
         if known is None:
             if len(weighed) >= _WEIGHED_MAX:
                 weighed.clear()
-            known = (message, sender.node.protocol.size(message), message.carries_payload)
+            size_bytes = sender.node.protocol.size(message)
+            known = (message, size_bytes, message.carries_payload, message.transport == "stream")
             weighed[key] = known
         return known
 
@@ -125,8 +128,11 @@ class OpenWay:
         self._hops = len(pairs) + len(casts)
 
     def send(self, sender: Incarnation, message: Message) -> None:
-        _, size_bytes, data = self._post.weigh(sender, message)
+        _, size_bytes, data, streamed = self._post.weigh(sender, message)
         sender.endpoint.count(message, size_bytes, self._hops)
+        if streamed:
+            self._post.streams.send(sender, self._peer, message, size_bytes, data)
+            return
         packet_bytes = size_bytes + UDP_IP_BYTES
         if packet_bytes > INTERFACE_MTU_BYTES or self._casts:
             self._send_slowly(sender.address, message, packet_bytes, data)
@@ -177,8 +183,11 @@ class RoutedWay:
         self._hops = hops
 
     def send(self, sender: Incarnation, message: Message) -> None:
-        _, size_bytes, data = self._post.weigh(sender, message)
+        _, size_bytes, data, streamed = self._post.weigh(sender, message)
         sender.endpoint.count(message, size_bytes, self._hops)
+        if streamed:
+            self._post.streams.send(sender, self._peer, message, size_bytes, data)
+            return
         packet_bytes = size_bytes + UDP_IP_BYTES
         self._here.launch_large(self._there, packet_bytes, data, self._receive, sender.address, message)
 

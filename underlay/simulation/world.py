@@ -151,7 +151,7 @@ class World:
         self._trace.flush()
         return [msgspec.json.decode(line) for line in self._file.getvalue().splitlines()]
 
-    # ----------------------------------------------------------------------------------------------- helpers
+    # ------------------------------------------------------------------------------------------------ helpers
 
     def _install(self) -> None:
         for name, device_plan in self.plan.devices.items():
