@@ -9,11 +9,11 @@ exchanges with the supervisor over a socket pair. The child says `Ready` once it
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import socket
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 import msgspec
 import uvloop
@@ -42,7 +42,6 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     """Child: the last word before it ends."""
 
     problem: str
-    disk_full: bool = False
 
 
 class Go(msgspec.Struct, frozen=True, tag=True):
@@ -105,9 +104,9 @@ def _child(life: Incarnation, namespace_fd: int, channel: socket.socket) -> None
         with life.trace.open("ab") as trace, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_live(life, channel, trace))
     except Exception as error:
-        traceback.print_exc()
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        say(channel, Failed(f"{type(error).__name__}: {error}", full))
+        with suppress(OSError):  # the disk may be full
+            traceback.print_exc()
+        say(channel, Failed(f"{type(error).__name__}: {error}"))
         os._exit(1)
 
 

@@ -58,7 +58,7 @@ class Emulation:
                 ours.close()
                 supervise(
                     Supervisor(plan, layout, journal, theirs, pcap=pcap),
-                    layout.logs / "supervisor.log",
+                    layout,
                     theirs,
                 )
                 os._exit(0)

@@ -13,8 +13,9 @@ import gc
 import os
 import signal
 import socket
-import sys
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from math import inf
 from pathlib import Path
 from time import monotonic
@@ -59,6 +60,7 @@ START_DELAY_S = 0.1
 """From the decision to start to t = 0: time for the word to reach every device."""
 BOOT_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 5.0
+ROOM_BYTES_MIN = 64 * 1024
 PREPARED = "prepared"
 """Said to the runner once the clock runs."""
 
@@ -117,17 +119,21 @@ class Supervisor:
         with network, (self._layout.shards / "0-run.jsonl").open("wb") as shard:
             self._trace = TraceWriter(shard)
             ether = self._fork_ether(network)
+            ether_pidfd = os.pidfd_open(ether.pid)
+            self._reactor.watch(ether_pidfd, self._ether_ended)
             try:
                 self._start(network, ether)
-                self._reactor.run(self._over, inf)
-                t_s = min(self.t(), self._plan.duration_s)
+                assert self._t0_s is not None
+                self._reactor.run(self._over, self._t0_s + self._plan.duration_s)
+                self._reactor.unwatch(ether_pidfd)
+                if self._problem is not None:
+                    raise self._problem
                 totals = ether.stop()
+                t_s = self.t()
                 self._stop_devices()
             finally:
                 ether.kill()
             self._trace.flush()
-        if self._problem is not None:
-            raise self._problem
         self._finish(t_s, totals)
 
     def t(self) -> float:
@@ -247,6 +253,10 @@ class Supervisor:
         self._cpu.start(self._reactor)
         self._tell(PREPARED)
 
+    def _ether_ended(self) -> None:
+        if self._problem is None:
+            self._problem = RunFailed("the ether's process ended by itself")
+
     def _boot(self, step: Any) -> None:
         self._booting.update(dict.fromkeys(self._machines))
         for machine in list(self._machines.values()):
@@ -316,11 +326,7 @@ class Supervisor:
 
     def failed(self, machine: Machine, problem: Failed) -> None:
         """See `machine.Watcher`."""
-        if problem.disk_full:
-            self._problem = RunFailed(
-                f"the disk is full: {self._layout.folder} cannot take the trace of {machine.name}"
-            )
-        elif self._problem is None:
+        if self._problem is None:
             self._problem = RunFailed(f"{machine.name}: {problem.problem}")
 
     def ended(self, machine: Machine, event: ProcessEnded, expected: bool) -> None:
@@ -408,23 +414,27 @@ class Supervisor:
         hand_over(layout.folder)
 
 
-def supervise(supervisor: Supervisor, log: Path, lifeline: socket.socket) -> None:
+def supervise(supervisor: Supervisor, layout: Layout, lifeline: socket.socket) -> None:
     """The life of the supervisor's process: run, and tell the runner how it ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the runner's business
-    prepare_log(log)
+    prepare_log(layout.logs / "supervisor.log")
     try:
         supervisor.run()
         outcome: dict[str, str] = {"done": ""}
     except Exception as error:
-        import traceback
-
-        traceback.print_exc()
-        kind = type(error).__name__
-        outcome = {"kind": kind, "failed": str(error)}
-    sys.stdout.flush()
-    sys.stderr.flush()
+        with suppress(OSError):
+            traceback.print_exc()
+        outcome = {"kind": type(error).__name__, "failed": str(error)}
+        if _is_full(layout.folder):
+            outcome["failed"] = f"the disk is full: {layout.folder} has no room for the trace"
     lifeline.setblocking(True)
     lifeline.send(msgspec.json.encode(outcome))
+
+
+def _is_full(folder: Path) -> bool:
+    """Whoever failed first said what it could not do; that the disk is full explains it better."""
+    room = os.statvfs(folder)
+    return room.f_bavail * room.f_frsize < ROOM_BYTES_MIN
 
 
 def addresses(graph: Graph) -> dict[str, str]:
