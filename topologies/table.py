@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from topologies.diff import Diff
+from topologies.difference import Diff
 from topologies.metrics.comparison import architectures, lines
 from topologies.metrics.summary import Summary
 
@@ -72,9 +72,9 @@ def _title(summaries: Sequence[Summary]) -> str:
 
 def _caption(summaries: Sequence[Summary]) -> str | None:
     doubtful = [
-        f"* {summary.run.architecture}, seed {summary.run.seed}: {summary.run.validity.upper()}, {summary.run.reason}"
-        for summary in summaries
-        if summary.run.validity != "valid"
+        f"* {run.architecture}, seed {run.seed}: {run.validity.upper()}, {run.reason}"
+        for run in (summary.run for summary in summaries)
+        if run.validity != "valid"
     ]
     return "\n".join(doubtful) or None
 

@@ -183,7 +183,7 @@ def span(outage: Outage) -> str:
     return f"from {start} s on" if outage.end_s is None else f"{start}–{outage.end_s:.0f} s"
 
 
-# ----------------------------------------------------------------------------------------------- numbers in words
+# ------------------------------------------------------------------------------------------- numbers in words
 
 
 def never(value_s: float | None) -> float:

@@ -14,7 +14,7 @@ import msgspec
 from topologies.manifest import Manifest
 from topologies.metrics.summary import Summary, read_summary
 
-_UNCOMPARED = ("schema", "command", "verdict", "devices", "links")
+_UNCOMPARED = ("schema", "command", "verdict")
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -96,15 +96,14 @@ _BANDS = {
 
 def _settings(a: Manifest, b: Manifest) -> tuple[Setting, ...]:
     before, after = msgspec.to_builtins(a), msgspec.to_builtins(b)
-    found = [
-        Setting(name, before[name], after[name])
-        for name in before
-        if name not in _UNCOMPARED and before[name] != after[name]
-    ]
-    for name in ("devices", "links"):
-        if before[name] != after[name]:
-            found.append(Setting(name, f"{len(before[name])} of them", f"{len(after[name])}, not the same"))
-    return tuple(found)
+    differing = [name for name in before if name not in _UNCOMPARED and before[name] != after[name]]
+    return tuple(
+        # The whole network is too long to show twice.
+        Setting(name, f"{len(before[name])} of them", f"{len(after[name])}, not the same")
+        if name in ("devices", "links")
+        else Setting(name, before[name], after[name])
+        for name in differing
+    )
 
 
 def _changes(a: Summary, b: Summary, across_fabrics: bool) -> tuple[Change, ...]:
