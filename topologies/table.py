@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich import box
 from rich.table import Table
 
 from topologies.difference import Diff
@@ -17,9 +18,7 @@ def comparison(summaries: Sequence[Summary]) -> Table:
     The best of a row is bold. A run that is not valid is marked in its column's heading and below the table.
     """
     groups = architectures(summaries)
-    table = Table(
-        title=_title(summaries), title_justify="left", caption=_caption(summaries), caption_justify="left"
-    )
+    table = _table(_title(summaries), _caption(summaries))
     table.add_column("", no_wrap=True)
     for name, runs in groups.items():
         mark = "" if all(run.run.validity == "valid" for run in runs) else " *"
@@ -38,9 +37,7 @@ def comparison(summaries: Sequence[Summary]) -> Table:
 
 def difference(diff: Diff) -> Table:
     """Numbers of two runs, those first that changed most in proportion."""
-    table = Table(
-        title=f"{diff.a} → {diff.b}", title_justify="left", caption=_facts(diff), caption_justify="left"
-    )
+    table = _table(f"{diff.a} → {diff.b}", _facts(diff))
     table.add_column("number", no_wrap=True)
     table.add_column("a", justify="right")
     table.add_column("b", justify="right")
@@ -55,6 +52,17 @@ def difference(diff: Diff) -> Table:
         cells = (_number(change.a), _number(change.b), relative, *([parity] if diff.across_fabrics else []))
         table.add_row(change.name, *cells)
     return table
+
+
+def _table(title: str, caption: str | None) -> Table:
+    return Table(
+        title=title,
+        title_style="bold",
+        title_justify="left",
+        caption=caption,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
 
 
 def _title(summaries: Sequence[Summary]) -> str:

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 from topologies.metrics.outages import Outage, OutageEffect
 from topologies.metrics.summary import Summary
+from topologies.metrics.survivability import SurvivalCurve, survivability
 
 
 class Spread(NamedTuple):
@@ -117,7 +118,12 @@ def the(device: str) -> str:
 
 
 def lines(summaries: Sequence[Summary]) -> list[Line]:
-    """What is compared, in the order in which it is read."""
+    """What is compared, in the order in which it is read.
+
+    Where runs differ in how many machines failed for good, only those with the fewest are compared in general,
+    and survivability has a line for each number.
+    """
+    everything, summaries = summaries, least_harmed(summaries)
     groups = architectures(summaries)
     deadline = seconds(summaries[0].run.deadline_s) if summaries else ""
     found: list[Line] = []
@@ -163,9 +169,25 @@ def lines(summaries: Sequence[Summary]) -> list[Line]:
     add(
         part, "origin load saved", lambda s: s.cache.origin_load_reduction if s.cache else None, percent, None
     )
-    if any(summary.survivors.k for summary in summaries):
-        add("Failures for good", "delivery of survivors", lambda s: s.survivors.ratio, percent, "more")
+    if any(summary.survivors.k for summary in everything):
+        curves = survivability(everything)
+        numbers = sorted({point.k for curve in curves for point in curve.points})
+        found += [_survival_line(curves, k, groups) for k in numbers]
     return found
+
+
+def least_harmed(summaries: Sequence[Summary]) -> list[Summary]:
+    """The runs with the fewest machines that failed for good."""
+    least = min((summary.survivors.k for summary in summaries), default=0)
+    return [summary for summary in summaries if summary.survivors.k == least]
+
+
+def _survival_line(curves: Sequence[SurvivalCurve], k: int, groups: Iterable[str]) -> Line:
+    ratios: dict[str, Spread | None] = dict.fromkeys(groups)
+    for curve in curves:
+        ratios[curve.architecture] = next((Spread(p.ratios) for p in curve.points if p.k == k), None)
+    label = f"{k} failed" if k else "none failed"
+    return Line(label, "more", percent, ratios, "Delivery among survivors")
 
 
 def _add_outage(add: Callable[..., None], outage: Outage, deadline: str) -> None:

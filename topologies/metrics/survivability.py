@@ -42,7 +42,8 @@ class SurvivalPoint(msgspec.Struct, frozen=True):
     """Mean over runs, with its interval."""
 
     k: int
-    runs: int
+    ratios: tuple[float, ...]
+    """Of the runs."""
     ratio: float
     low: float
     high: float
@@ -82,7 +83,7 @@ def survivability(summaries: Iterable[Summary]) -> tuple[SurvivalCurve, ...]:
     curves = []
     for architecture, by_k in ratios.items():
         points = tuple(
-            SurvivalPoint(k, len(values), sum(values) / len(values), *interval(values))
+            SurvivalPoint(k, tuple(values), sum(values) / len(values), *interval(values))
             for k, values in sorted(by_k.items())
         )
         curves.append(SurvivalCurve(architecture, points, _area(points)))
