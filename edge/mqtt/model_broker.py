@@ -158,7 +158,8 @@ class ModelBroker(Node):
         client_id = packet.client_id
         older = self._links.get(client_id)
         if older is not None:
-            ctx.send(older.peer, Closed(older.number))
+            if older.peer != sender:
+                ctx.send(older.peer, Closed(older.number))
             self._drop(ctx, client_id)
         ctx.cancel_timer(("expire", client_id))
         session = self._database.sessions.get(client_id)

@@ -163,7 +163,10 @@ def describe(message: Message) -> str:
     """A message on one line, without what every line would repeat."""
     fields = msgspec.structs.asdict(message)
     fields.pop("version", None)
+    fields = {
+        key: value for key, value in fields.items() if value not in (None, False) or key == "session_present"
+    }
     if "payload" in fields:
         fields["payload"] = f"{len(fields['payload'])} B"
     text = " ".join(f"{key}={value}" for key, value in fields.items())
-    return f"{type(message).__name__} {text}"
+    return f"{type(message).__name__.removesuffix('Packet').upper()} {text}"
