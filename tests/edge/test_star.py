@@ -294,7 +294,7 @@ def _attempts(seed: int) -> list[float]:
     network.wire.reset("hub")
     network.wire.run(60.0)
     lines = [line.split() for line in network.wire.log]
-    return [float(line[0]) for line in lines if line[1] == "cam" and line[4] == "ConnectPacket"]
+    return [float(line[0]) for line in lines if line[1] == "cam" and line[4] == "CONNECT"]
 
 
 def test_arrivals_forget_the_oldest_gap_rather_than_grow() -> None:
