@@ -134,7 +134,7 @@ class Interface(stock.Intf):
         return ""
 
     def status(self) -> str:
-        """ "OK" or "MISSING"."""
+        """`"OK"` or `"MISSING"`."""
         return "OK" if self.name in namespace_of(self.node).links() else "MISSING"
 
     def delete(self) -> None:
@@ -156,7 +156,13 @@ class _NamespaceLink(stock.Link):
     def __init__(self, node1: Any, node2: Any, **params: Any) -> None:
         params.setdefault("intf", Interface)
         self.nodes = (node1, node2)
-        super().__init__(node1, node2, **{**params, "fast": True})
+        self.intf1: Any = None
+        self.intf2: Any = None
+        try:
+            super().__init__(node1, node2, **{**params, "fast": True})
+        except BaseException:
+            self.stop()
+            raise
 
     def intfName(self, node: Any, n: int) -> str:
         """`cam3-eth0`, shortened where it is longer than the kernel allows."""
@@ -221,10 +227,10 @@ class TapLink(_NamespaceLink):
         """The link is described by `model` (one spec for both directions, or one for each), or as for TCLink.
 
         Args:
-            name: `"cam1-hub"` if not given. params1, params2: parameters of one interface, and so of the
-                direction that leaves it. params: for both: `bw` (Mbit/s), `delay` and `jitter` (`"5ms"`),
-                `loss` (percent), `max_queue_size`
-                (frames), and what the interface class takes.
+            name: `"cam1-hub"` if not given.
+            params1, params2: parameters of one interface, and so of the direction that leaves it.
+            params: for both: `bw` (Mbit/s), `delay` and `jitter` (`"5ms"`), `loss` (percent),
+                `max_queue_size` (frames), and what the interface class takes.
 
         Raises InputError for a parameter that is out of range or that no enforcer of ours has.
         """
@@ -254,11 +260,7 @@ class TapLink(_NamespaceLink):
     ) -> None:
         """Open both TAPs; the interfaces set their own addresses."""
         self.fd_a = open_tap(namespace_of(node1), intfname1)
-        try:
-            self.fd_b = open_tap(namespace_of(node2), intfname2)
-        except BaseException:
-            self.stop()
-            raise
+        self.fd_b = open_tap(namespace_of(node2), intfname2)
 
     def stop(self) -> None:
         """Close the descriptors; the interfaces die with their namespaces."""
@@ -285,13 +287,19 @@ class TapChannel:
         self.name = name
         self.fds: dict[str, int] = {}
         self.interfaces: list[Interface] = []
-        for node, mac in zip(nodes, macs, strict=False):
-            port = node.newPort()
-            interface_name = short_name(node.name, f"-eth{port}")
-            self.fds[node.name] = open_tap(namespace_of(node), interface_name)
-            interface = Interface(interface_name, node=node, port=port, mac=mac, moveIntfFn=_stay, **params)
-            interface.channel = self
-            self.interfaces.append(interface)
+        try:
+            for node, mac in zip(nodes, macs, strict=True):
+                port = node.newPort()
+                interface_name = short_name(node.name, f"-eth{port}")
+                self.fds[node.name] = open_tap(namespace_of(node), interface_name)
+                interface = Interface(
+                    interface_name, node=node, port=port, mac=mac, moveIntfFn=_stay, **params
+                )
+                interface.channel = self
+                self.interfaces.append(interface)
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """Close the descriptors."""

@@ -174,8 +174,7 @@ class Namespace:
 
 
 class _Foreign(Namespace):
-    """Somebody else's namespace, the machine's own perhaps: interfaces may be added, settings may not be
-    touched."""
+    """Somebody else's namespace, the machine's own perhaps: interfaces may be added, settings not touched."""
 
     def configure(self, settings: Mapping[str, int]) -> None:
         raise PermissionError(f"these settings are not ours to write: {', '.join(settings)}")
@@ -195,8 +194,8 @@ def end_processes(namespaces: Collection[Namespace], *, patience_s: float = 5.0)
     while inodes:
         # Again until none is found: what was killed may have been forking.
         living = _living(inodes)
-        if not living or monotonic() > deadline_s:
-            return list(living)
+        if not living:
+            break
         for pidfd in living.values():
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -205,6 +204,8 @@ def end_processes(namespaces: Collection[Namespace], *, patience_s: float = 5.0)
             gone.register(pidfd, select.POLLIN)
             gone.poll(max(0.0, deadline_s - monotonic()) * 1e3)
             os.close(pidfd)
+        if monotonic() > deadline_s:
+            return list(living)
     return []
 
 
@@ -217,8 +218,9 @@ def signal_processes(namespaces: Collection[Namespace], number: signal.Signals) 
 
 
 def _living(inodes: Collection[str]) -> dict[int, int]:
-    """A pidfd for each process in those namespaces but this one, by process id. A zombie is in none any
-    more."""
+    """A pidfd for each process in those namespaces but this one, by process id. Zombies are in none."""
+    if os.readlink("/proc/self") != str(os.getpid()):
+        raise Unavailable("/proc shows another PID namespace than ours", hint="mount it anew")
     found = {}
     for pid in (int(entry) for entry in os.listdir("/proc") if entry.isdigit()):
         with suppress(OSError):

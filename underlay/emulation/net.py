@@ -18,6 +18,7 @@ from underlay.emulation import stock
 from underlay.emulation.hosts import Bridge, Host, NamespaceNode
 from underlay.emulation.links import Interface, TapChannel, TapLink, VethLink
 from underlay.emulation.namespace import end_processes
+from underlay.emulation.unnumbered import restore
 from underlay.errors import Unavailable
 
 
@@ -132,6 +133,13 @@ class Network(stock.Mininet):
             self.delLink(link)
         super().delNode(node, nodes)
 
+    def configLinkStatus(self, src: str, dst: str, status: str) -> None:
+        """Set the links between two nodes `"up"` or `"down"`, and routes that go with them back up."""
+        super().configLinkStatus(src, dst, status)
+        for node in (self.nameToNode.get(name) for name in (src, dst)):
+            if status == "up" and hasattr(node, "routes"):
+                restore(node)
+
     def stop(self) -> None:
         """End every process in the network and remove all of it; harmless if that has happened."""
         own = self._own_nodes()
@@ -162,7 +170,8 @@ class Network(stock.Mininet):
         order."""
         taps = [fd for link in self.tap_links for fd in (link.fd_a, link.fd_b)]
         shared = [fd for channel in self.channels for fd in channel.fds.values()]
-        return [*taps, *shared, *(node.namespace.fd for node in self._own_nodes())]
+        held = [*taps, *shared, *(node.namespace.fd for node in self._own_nodes())]
+        return [fd for fd in held if fd >= 0]
 
     def _adopt(self, node: Any) -> Any:
         if self._building and isinstance(node, NamespaceNode):

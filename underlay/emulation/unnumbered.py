@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from underlay.emulation.net import Network
 from underlay.emulation.rtnetlink import (
     IPV4_FORWARDING,
     IPV4_RP_FILTER,
@@ -27,6 +26,9 @@ from underlay.emulation.rtnetlink import (
     set_route,
 )
 from underlay.routes import Routes
+
+if TYPE_CHECKING:
+    from underlay.emulation.net import Network
 
 RouteTable = Mapping[str, Sequence[tuple[str, str, str]]]
 """For each device `(destination device, next device, own interface's name)`."""
@@ -43,34 +45,35 @@ def configure_unnumbered(network: Network, addresses: Mapping[str, str], routes:
     strict = Path("/proc/sys/net/ipv4/conf/all/rp_filter").read_text() != "0\n"
     for name, address in addresses.items():
         host = network[name]
-        quiet = _QUIET | {IPV4_FORWARDING: int(not _is_leaf(host))}
+        settings = _QUIET | {IPV4_FORWARDING: int(not _is_leaf(host))}
         requests = [add_address(LOOPBACK, address, 32)]
         for interface in host.interfaces:
             interface.ip, interface.prefixLen, interface.borrowed = address, 32, True
-            requests.append(set_link(interface.index, ipv4=quiet))
-            requests += [
-                set_neighbour(interface.index, addresses[peer.node.name], peer.MAC())
-                for peer in interface.peers()
-                if peer.node.name in addresses
-            ]
+            requests.append(set_link(interface.index, ipv4=settings))
         if strict:
             host.namespace.configure({"ipv4/conf/all/rp_filter": 0})
         if any(interface.channel for interface in host.interfaces):
             # In and out of one interface is how a channel is forwarded on, and no shortcut to be taught.
             host.namespace.configure({"ipv4/conf/all/send_redirects": 0})
         host.addresses, host.routes = addresses, {}
-        host.namespace.submit(*requests, *_changes(host, routes.get(name, ())))
+        host.params["ip"] = None  # Mininet, should it be asked to configure its hosts, has no address to give
+        host.namespace.submit(*requests, *_neighbours(host), *_changes(host, routes.get(name, ())))
 
 
 def replace_routes(network: Network, routes: RouteTable) -> None:
-    """Change the devices in `routes` to exactly those routes, each device in one batch, its other routes
-    untouched.
+    """Give the devices in `routes` exactly those routes; only what differs is sent, one batch a device.
 
     A device that is not mentioned keeps its routes (one that is down, say); with an empty list it loses all.
     """
     for name, table in routes.items():
         host = network[name]
         host.namespace.submit(*_changes(host, table))
+
+
+def restore(host: Any) -> None:
+    """Set neighbours and routes anew: the kernel forgets those of an interface that was down."""
+    forgotten, host.routes = host.routes, {}
+    host.namespace.submit(*_neighbours(host), *_set_routes(host, forgotten))
 
 
 def route_table(network: Network, routes: Routes) -> dict[str, list[tuple[str, str, str]]]:
@@ -89,21 +92,36 @@ def route_table(network: Network, routes: Routes) -> dict[str, list[tuple[str, s
 
 def _changes(host: Any, table: Sequence[tuple[str, str, str]]) -> list[Request]:
     """Requests that lead from the routes the host has to those in `table`."""
-    own, addresses = host.addresses[host.name], host.addresses
+    addresses = host.addresses
     if _is_leaf(host) and table:
         _, via, interface = table[0]
         wanted = {"default": (via, interface)}
     else:
         wanted = {addresses[destination]: (via, interface) for destination, via, interface in table}
-    requests = [delete_route(destination) for destination in host.routes if destination not in wanted]
-    for destination, (via, interface) in wanted.items():
-        if host.routes.get(destination) != (via, interface):
-            gateway = None if addresses[via] == destination else addresses[via]
-            requests.append(
-                set_route(destination, index=host.namespace.index(interface), via=gateway, source=own)
-            )
+    gone = [delete_route(destination) for destination in host.routes if destination not in wanted]
+    return gone + _set_routes(host, wanted)
+
+
+def _set_routes(host: Any, wanted: dict[str, tuple[str, str]]) -> list[Request]:
+    own, addresses = host.addresses[host.name], host.addresses
+    requests = []
+    for destination, hop in wanted.items():
+        if host.routes.get(destination) != hop:
+            via, interface = addresses[hop[0]], host.namespace.index(hop[1])
+            # A neighbour is on the link itself; whatever is beyond it goes by it.
+            gateway = None if via == destination else via
+            requests.append(set_route(destination, index=interface, via=gateway, source=own))
     host.routes = wanted
     return requests
+
+
+def _neighbours(host: Any) -> list[Request]:
+    return [
+        set_neighbour(interface.index, host.addresses[peer.node.name], peer.MAC())
+        for interface in host.interfaces
+        for peer in interface.peers()
+        if peer.node.name in host.addresses
+    ]
 
 
 def _is_leaf(host: Any) -> bool:

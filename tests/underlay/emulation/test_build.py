@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
 import signal
@@ -20,7 +21,7 @@ from underlay.emulation.links import TapLink
 from underlay.emulation.namespace import Namespace
 from underlay.emulation.net import Network
 from underlay.emulation.rtnetlink import NetlinkError, set_link
-from underlay.emulation.stock import CLI, LinearTopo, Node, SingleSwitchTopo, Topo, TreeTopo, lg
+from underlay.emulation.stock import CLI, LinearTopo, Node, SingleSwitchTopo, TCLink, Topo, TreeTopo, lg
 from underlay.errors import InputError, Unavailable
 
 pytestmark = pytest.mark.emulation
@@ -246,6 +247,15 @@ def test_private_directories_are_private() -> None:
         assert not Path("/mnt/file").exists()
 
 
+def test_mininets_own_limited_link_works_between_our_hosts() -> None:
+    with Network() as net:
+        h1, h2 = net.addHost("h1"), net.addHost("h2")
+        net.addLink(h1, h2, cls=TCLink, bw=10)
+        net.start()
+        assert "rate 10Mbit" in h1.cmd("tc class show dev h1-eth0")
+        assert net.pingAll(timeout="2") == 0
+
+
 def test_a_switch_can_be_stopped_and_started_again() -> None:
     with Network(topo=SingleSwitchTopo(2)) as net:
         net["s1"].stop(deleteIntfs=False)
@@ -359,6 +369,38 @@ def test_a_script_that_forgets_to_stop_leaves_no_process(tmp_path: Path) -> None
     ended = subprocess.run([sys.executable, script], env=environment, capture_output=True, check=False)
     assert ended.returncode == 3
     assert not Path(f"/proc/{int(ended.stdout)}").exists()
+
+
+def test_it_works_in_a_pid_and_mount_namespace_too() -> None:
+    program = """
+        from underlay.emulation.net import Network
+        from underlay.emulation.stock import SingleSwitchTopo
+        with Network(topo=SingleSwitchTopo(2)) as net:
+            net["h1"].cmd("setsid --fork sleep 1000 < /dev/null > /dev/null 2>&1")
+            assert net.pingAll(timeout="2") == 0
+        # Orphans that have ended are for the namespace's first process to reap: no business of the network.
+        from pathlib import Path
+        states = Path("/proc").glob("[0-9]*/stat")
+        print([state.parent.name for state in states if ") Z " not in state.read_text()])
+    """
+    root = Path(__file__).parents[3]
+    alone = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", textwrap.dedent(program)]
+    ended = subprocess.run(
+        alone, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (0, "['1']\n"), ended.stderr
+
+
+def test_a_forked_child_that_ends_does_not_take_the_network_along() -> None:
+    with Network(topo=SingleSwitchTopo(2)) as net:
+        child = os.fork()
+        if child == 0:
+            for fd in net.descriptors():
+                os.close(fd)
+            atexit._run_exitfuncs()
+            os._exit(0)
+        assert os.waitpid(child, 0) == (child, 0)
+        assert net.pingAll(timeout="2") == 0
 
 
 def test_settings_can_be_written_only_in_a_namespace_of_ours() -> None:

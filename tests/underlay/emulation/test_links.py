@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from underlay.emulation.hosts import short_name
-from underlay.emulation.links import TapChannel, TapLink, VethLink, tc_spec
+from underlay.emulation.links import Interface, TapChannel, TapLink, VethLink, tc_spec
 from underlay.emulation.net import Network
 from underlay.emulation.unnumbered import configure_unnumbered, replace_routes, route_table
 from underlay.errors import InputError
@@ -145,6 +145,42 @@ def test_a_ring_routes_around_a_device_once_its_routes_are_replaced() -> None:
         assert net.ping([net["a"], net["c"]], timeout="2") == 0
         replace_routes(net, {"a": []})
         assert net["a"].cmd("ip route").strip() == ""
+
+
+@pytest.mark.emulation
+def test_a_link_that_was_down_has_its_neighbours_and_routes_again() -> None:
+    with unnumbered(["ab", "bc"], cls=VethLink) as net:
+        before = net["a"].cmd("ip route; ip neighbour")
+        net.configLinkStatus("a", "b", "down")
+        assert net["a"].cmd("ip route") == ""
+        net.configLinkStatus("a", "b", "up")
+        assert net["a"].cmd("ip route; ip neighbour") == before
+        assert net.pingAll(timeout="2") == 0
+
+
+@pytest.mark.emulation
+def test_mininets_own_addresses_stay_away_from_an_unnumbered_network() -> None:
+    with unnumbered(["ab"], cls=VethLink) as net:
+        net.start()
+        assert net["a"].namespace.addresses("a-eth0") == []
+        assert net["a"].IP() == "10.9.0.1"
+
+
+@pytest.mark.emulation
+def test_a_link_that_fails_to_be_made_keeps_no_descriptor() -> None:
+    class Faulty(Interface):
+        def config(self, *args: Any, **params: Any) -> dict[str, Any]:
+            if self.node.name == "b":
+                raise RuntimeError("no power")
+            return super().config(*args, **params)
+
+    with Network(intf=Faulty) as net:
+        a, b = net.addHost("a"), net.addHost("b")
+        before = os.listdir("/proc/self/fd")
+        for cls in (TapLink, VethLink):
+            with pytest.raises(RuntimeError, match="no power"):
+                net.addLink(a, b, cls=cls)
+        assert os.listdir("/proc/self/fd") == before
 
 
 @pytest.mark.emulation
