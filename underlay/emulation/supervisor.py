@@ -462,6 +462,7 @@ def ports(network: Network) -> list[Port]:
     """The TAPs whose frames the ether moves."""
     found = []
     for link in network.tap_links:
+        interface: Any
         for interface, fd in ((link.intf1, link.fd_a), (link.intf2, link.fd_b)):
             found.append(Port(interface.node.name, link.name, fd, mac_bytes(interface.MAC())))
     for channel in network.channels:
