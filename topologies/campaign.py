@@ -169,6 +169,8 @@ def _word(value: Any) -> str:
 
 
 def _write_report(comparison: Comparison) -> None:
-    from topologies import report
-
+    try:
+        from topologies import report
+    except ImportError:
+        return
     report.write([run.folder for run in comparison.runs], comparison.folder / "report.html")

@@ -61,6 +61,16 @@ def warnings_of(experiment: Experiment) -> list[str]:
     return found
 
 
+def expected_observations(experiment: Experiment) -> dict[str, int]:
+    """About how many observations are counted, by kind, if every source lives."""
+    first_s, last_s = experiment.spec.counted_s
+    found: dict[str, float] = {}
+    for sensors in experiment.sources.values():
+        for sensor in sensors:
+            found[sensor.kind] = found.get(sensor.kind, 0.0) + (last_s - first_s) / sensor.period_s
+    return {kind: round(count) for kind, count in found.items()}
+
+
 @cache
 def typical_bytes(kind: str) -> int:
     """Mean size of an encoded observation of that kind, over the first devices' data."""

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from topologies.manifest import Manifest
-from topologies.metrics import Summary, read_summary
+from topologies.metrics import Summary, SurvivalCurve, read_summary, survivability
 from underlay.errors import InputError
 from underlay.trace import Record, read_trace
 
