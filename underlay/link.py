@@ -10,7 +10,7 @@ Frames of one direction are never reordered: jitter delays a frame, and those be
 from __future__ import annotations
 
 from bisect import bisect_right
-from math import inf
+from math import inf, log, log1p
 from random import Random
 
 import msgspec
@@ -90,29 +90,50 @@ _BOUNDS: tuple[tuple[str, float, float], ...] = (
 class LossProcess:
     """Gilbert-Elliott loss, one step a fragment.
 
+    How long each state lasts is drawn when it begins: geometric, as the chain's own steps would make it, and
+    mostly one subtraction a fragment.
+
     Args:
         loss_ratio: mean share lost, 0..1 (1 loses everything).
         burst_frames: mean length of a run of losses.
         rng: this direction's own random stream.
     """
 
-    __slots__ = ("_bad", "_enter", "_leave", "_random")
+    __slots__ = ("_bad", "_left", "_log_stay_bad", "_log_stay_good", "_random")
 
     def __init__(self, loss_ratio: float, burst_frames: float, rng: Random) -> None:
         self._random = rng.random
-        self._leave = 0.0 if loss_ratio >= 1.0 else 1.0 / burst_frames
-        self._enter = 1.0 if loss_ratio >= 1.0 else self._leave * loss_ratio / (1.0 - loss_ratio)
+        leave = 0.0 if loss_ratio >= 1.0 else 1.0 / burst_frames
+        enter = 1.0 if loss_ratio >= 1.0 else leave * loss_ratio / (1.0 - loss_ratio)
+        self._log_stay_bad = _log_of_staying(leave)
+        self._log_stay_good = _log_of_staying(enter)
         self._bad = self._random() < loss_ratio
+        self._left = self._sojourn()
 
     def lost(self, fragments: int) -> bool:
         """Whether any of the next `fragments` frames is lost, which loses the packet they carry."""
+        if self._left > fragments:
+            self._left -= fragments
+            return self._bad
         any_lost = False
         for _ in range(fragments):
-            bad = self._bad
-            any_lost |= bad
-            if self._random() < (self._leave if bad else self._enter):
-                self._bad = not bad
+            any_lost |= self._bad
+            self._left -= 1
+            if self._left == 0:
+                self._bad = not self._bad
+                self._left = self._sojourn()
         return any_lost
+
+    def _sojourn(self) -> float:
+        """Frames that the state which begins lasts, at least 1."""
+        log_stay = self._log_stay_bad if self._bad else self._log_stay_good
+        if log_stay == 0.0:
+            return inf
+        return 1 + log(1.0 - self._random()) // log_stay
+
+
+def _log_of_staying(probability_to_go: float) -> float:
+    return log1p(-probability_to_go) if probability_to_go < 1.0 else -inf
 
 
 class LinkModel:
@@ -124,9 +145,9 @@ class LinkModel:
     """
 
     __slots__ = (
-        "_busy_until_s", "_delay_s", "_jitter_s", "_last_arrival_s", "_loss", "_mtu_bytes", "_overhead_bytes",
-        "_queue_s", "_random", "_s_per_byte", "airtime_s", "bytes_on_air", "cut", "data_bytes", "frames",
-        "lost", "queue_dropped", "spec",
+        "_busy_until_s", "_delay_s", "_jitter_s", "_last_arrival_s", "_loss", "_mtu_bytes",
+        "_opportunities_ms", "_overhead_bytes", "_queue_s", "_random", "_s_per_byte", "airtime_s",
+        "bytes_on_air", "cut", "data_bytes", "frames", "lost", "queue_dropped", "spec",
     )  # fmt: skip
 
     def __init__(self, spec: LinkSpec, rng: Random) -> None:
@@ -143,7 +164,10 @@ class LinkModel:
         self._s_per_byte = 8e-3 / spec.rate_kbps
         self._delay_s = (spec.delay_ms - spec.jitter_ms) * 1e-3
         self._jitter_s = 2e-3 * spec.jitter_ms
+        self._opportunities_ms = spec.opportunities_ms
         self._queue_s = spec.queue_bytes * self._s_per_byte
+        if trace_ms := spec.opportunities_ms:  # on average; each carries up to a whole fragment
+            self._queue_s = spec.queue_bytes / spec.mtu_bytes * trace_ms[-1] * 1e-3 / len(trace_ms)
         self._mtu_bytes = spec.mtu_bytes
         self._overhead_bytes = spec.overhead_bytes
         self._loss = LossProcess(spec.loss_ratio, spec.burst_frames, rng) if spec.loss_ratio else None
@@ -161,7 +185,7 @@ class LinkModel:
         elif start_s - now_s > self._queue_s:
             self.queue_dropped += 1
             return QUEUE_FULL
-        if self.spec.opportunities_ms:
+        if self._opportunities_ms:
             sent_s = self._after_opportunities(start_s, fragments)
             self.airtime_s += sent_s - start_s
         else:
@@ -186,7 +210,7 @@ class LinkModel:
 
     def _after_opportunities(self, start_s: float, fragments: int) -> float:
         """When the `fragments`-th delivery opportunity after `start_s` ends."""
-        trace = self.spec.opportunities_ms
+        trace = self._opportunities_ms
         period_ms = trace[-1]
         whole, rest_ms = divmod(start_s * 1e3, period_ms)
         index = bisect_right(trace, rest_ms) + fragments - 1

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,6 +30,7 @@ from underlay.emulation.ether_wire import (
     LogProbes,
     ProbeFate,
     ProbeLog,
+    Rehearse,
     Reshape,
     Start,
     Stop,
@@ -116,12 +117,17 @@ class Ether:
         self._changes += 1
         self._ask(Reshape(medium, source, target, spec, self._changes), Done)
 
+    def rehearse(self, specs: Mapping[tuple[str, str], LinkSpec]) -> None:
+        """Use other specs until `start`, by `(medium, source)`; a channel's source is `"*"`, and its duty
+        cycle is not kept meanwhile."""
+        self._ask(Rehearse([(*direction, spec) for direction, spec in specs.items()]), Done)
+
     def totals(self) -> Totals:
         """Counters so far; after `stop`, the last ones."""
         return self._totals or self._ask(Count(), Totals)
 
     def log_probes(self) -> None:
-        """Note the fate of every probe frame from now on."""
+        """Note the fate of every frame from now on: of probes, and of what else is on their links."""
         self._ask(LogProbes(on=True), Done)
 
     def probe_log(self) -> list[ProbeFate]:

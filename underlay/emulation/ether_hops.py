@@ -8,12 +8,12 @@ written to its receiver, refused by the receiver's kernel, or still under way. T
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
 from underlay.channel import ChannelModel
-from underlay.link import QUEUE_FULL, LinkModel, LinkSpec
+from underlay.link import LinkModel, LinkSpec
 from underlay.network import Channel, Link, Network, hearer_rng, link_rng
 from underlay.trace import LinkUsage
 
@@ -79,7 +79,7 @@ class Hop:
 class LinkHop(Hop):
     """A direction of a point-to-point link."""
 
-    __slots__ = ("_cut_before", "_link", "_reported", "_seed", "data_bytes", "model")
+    __slots__ = ("_cut_before", "_link", "_reported", "_seed", "model")
 
     def __init__(self, seed: int, link: Link, source: str, out: Tap) -> None:
         super().__init__(link.name, source, link.other(source), out)
@@ -93,9 +93,12 @@ class LinkHop(Hop):
         self.model = LinkModel(
             self._link.spec_from(self.source), link_rng(self._seed, self._link, self.source)
         )
-        self.data_bytes = 0
         self._cut_before = self.cut + self.cut_late
         self._reported = _NOTHING
+
+    def rehearse(self, spec: LinkSpec) -> None:
+        """A fresh model of another spec, until the next restart."""
+        self.model = LinkModel(spec, link_rng(self._seed, self._link, self.source))
 
     def reshape(self, spec: LinkSpec, nth: int) -> None:
         """Take on another spec; what is queued keeps its schedule."""
@@ -108,7 +111,7 @@ class LinkHop(Hop):
         counted = (
             model.frames,
             model.bytes_on_air,
-            self.data_bytes,
+            model.data_bytes,
             model.airtime_s,
             model.lost,
             model.queue_dropped,
@@ -166,7 +169,14 @@ class Air:
 
     def restart(self) -> None:
         """As `LinkHop.restart`."""
-        self.model = ChannelModel(self.channel.spec, self.channel.duty_cycle_ratio)
+        self._use(ChannelModel(self.channel.spec, self.channel.duty_cycle_ratio))
+
+    def rehearse(self, spec: LinkSpec) -> None:
+        """As `LinkHop.rehearse`. Without the duty cycle, which would leave no time to measure anything."""
+        self._use(ChannelModel(spec))
+
+    def _use(self, model: ChannelModel) -> None:
+        self.model = model
         for antenna in self.antennas:
             antenna.restart()
             for hop in antenna.hops:
@@ -183,7 +193,7 @@ class Antenna:
     """A sender on a channel: whatever it sends is one transmission, heard or lost by each hearer on its
     own."""
 
-    __slots__ = ("_air", "_by_mac", "_reported", "data_bytes", "hops", "source")
+    __slots__ = ("_air", "_by_mac", "_reported", "hops", "source")
 
     def __init__(self, air: Air, source: str, hops: list[ChannelHop]) -> None:
         self._air = air
@@ -193,7 +203,6 @@ class Antenna:
 
     def restart(self) -> None:
         """As `LinkHop.restart`."""
-        self.data_bytes = 0
         self._reported: tuple[float, ...] = (0, 0, 0, 0.0, 0)
         for hop in self.hops:
             hop.reported_lost = hop.reported_cut = 0
@@ -217,13 +226,8 @@ class Antenna:
         if fates and not open_hops:
             return fates
         size_bytes = len(frame) - ETHERNET_BYTES
-        end_s = model.transmit(source, now_s, size_bytes)
-        if (
-            end_s != QUEUE_FULL
-            and frame_class is not None
-            and frame_class(memoryview(frame)[ETHERNET_BYTES:])
-        ):
-            self.data_bytes += self._air.channel.spec.bytes_on_air(size_bytes)
+        data = frame_class is not None and frame_class(memoryview(frame)[ETHERNET_BYTES:])
+        end_s = model.transmit(source, now_s, size_bytes, data)
         for hop in open_hops:
             arrival_s = end_s if end_s < 0 else model.hear(source, hop.target, end_s, size_bytes)
             if arrival_s < 0:
@@ -237,7 +241,7 @@ class Antenna:
         counted = (
             model.frames.get(source, 0),
             model.bytes_on_air.get(source, 0),
-            self.data_bytes,
+            model.data_bytes.get(source, 0),
             model.airtime_s.get(source, 0.0),
             model.queue_dropped.get(source, 0),
         )
@@ -329,6 +333,15 @@ class Media:
             hop.restart()
         for air in self.airs:
             air.restart()
+
+    def rehearse(self, specs: Mapping[tuple[str, str], LinkSpec]) -> None:
+        """Use other specs until the run starts, by `(medium, source)`; a channel's source is `"*"`."""
+        for hop in self.link_hops:
+            if (hop.medium, hop.source) in specs:
+                hop.rehearse(specs[hop.medium, hop.source])
+        for air in self.airs:
+            if (air.channel.name, "*") in specs:
+                air.rehearse(specs[air.channel.name, "*"])
 
     def cut(self, pairs: Sequence[tuple[str, str]], cut: bool) -> None:
         """Cut or mend every hop from the first to the second of each pair, whatever medium it is on."""

@@ -21,7 +21,6 @@ from typing import Any
 from underlay.emulation.ether_hops import CUT, ETHERNET_BYTES, Fate, FrameClass, Hop, LinkHop, Tap
 from underlay.emulation.ether_lag import BUCKETS_PER_S, LagHistogram
 from underlay.emulation.timerfd import Timer
-from underlay.link import QUEUE_FULL
 
 BURST_FRAMES = 32
 """Read from one TAP before the others get their turn."""
@@ -142,10 +141,8 @@ class EtherLoop:
                     hop.cut += 1
                     due_s = CUT
                 else:
-                    if frame_class is None:
-                        due_s = offer(now_s - origin_s, len(frame) - ETHERNET_BYTES)
-                    else:
-                        due_s = self._offer_classified(hop, frame, now_s - origin_s)
+                    data = frame_class is not None and frame_class(memoryview(frame)[ETHERNET_BYTES:])
+                    due_s = offer(now_s - origin_s, len(frame) - ETHERNET_BYTES, data)
                     if due_s >= 0.0:
                         due_s += origin_s
                         push(heap, (due_s, number(), hop, frame, now_s - earliest_s))
@@ -176,20 +173,6 @@ class EtherLoop:
                     heappush(self._heap, (due_s, self._number(), hop, frame, now_s - earliest_s))
             if self.witness is not None:
                 self.witness(tap, frame, now_s, scheduled)
-
-    def _offer_classified(self, hop: LinkHop, frame: bytes, now_s: float) -> float:
-        """`offer`, crediting the bytes of users' data."""
-        model = hop.model
-        before = model.bytes_on_air
-        due_s = model.offer(now_s, len(frame) - ETHERNET_BYTES)
-        frame_class = self._frame_class
-        if (
-            frame_class is not None
-            and due_s != QUEUE_FULL
-            and frame_class(memoryview(frame)[ETHERNET_BYTES:])
-        ):
-            hop.data_bytes += model.bytes_on_air - before
-        return due_s
 
     def _deliver(self) -> None:
         """Write every frame that is due, and run every action."""

@@ -16,7 +16,6 @@ import os
 import signal
 import socket
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from time import monotonic, process_time
@@ -35,6 +34,7 @@ from underlay.emulation.ether_wire import (
     LogProbes,
     ProbeFate,
     ProbeLog,
+    Rehearse,
     Reshape,
     Start,
     Stop,
@@ -43,6 +43,7 @@ from underlay.emulation.ether_wire import (
     send,
 )
 from underlay.emulation.pcap import FrameCapture
+from underlay.emulation.realtime import ETHER_PRIORITY, become_realtime
 from underlay.trace import TraceWriter
 
 PROBE_ETHERTYPE = b"\x88\xb5"
@@ -51,7 +52,6 @@ own."""
 PROBE_KEY_BYTES = 8
 """Their first payload bytes, which tell one probe from all others."""
 
-REALTIME_PRIORITY = 10
 _HOPS_A_SLICE = 16
 """Directions whose records are written before frames get their turn."""
 _SLICE_PAUSE_S = 100e-6
@@ -71,11 +71,7 @@ def become_ether(parent: int, keep: Collection[int]) -> None:
         os.closerange(low + 1, high)
     gc.disable()
     gc.freeze()
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REALTIME_PRIORITY))
-    except OSError:  # a container without the right, or a control group without real-time share
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, 0, -20)
+    become_realtime(ETHER_PRIORITY)
 
 
 class EtherProcess:
@@ -129,6 +125,8 @@ class EtherProcess:
                 self._media.cut(pairs, cut)
             case Reshape(medium, source, target, spec, nth):
                 self._media.reshape(medium, source, target, spec, nth)
+            case Rehearse(specs):
+                self._media.rehearse({(medium, source): spec for medium, source, spec in specs})
             case Count():
                 return self._totals()
             case LogProbes(on):
@@ -211,9 +209,14 @@ class EtherProcess:
     def _witness(self, tap: Tap, frame: bytes, read_s: float, fates: Sequence[Fate]) -> None:
         if self._capture is not None:
             self._capture.frame(tap, frame, read_s, fates)
-        if self._probes is not None and frame[12:14] == PROBE_ETHERTYPE:
-            key = frame[ETHERNET_BYTES : ETHERNET_BYTES + PROBE_KEY_BYTES]
-            self._probes += [ProbeFate(hop.target, key, read_s, due_s) for hop, due_s in fates]
+        if self._probes is not None:
+            is_probe = frame[12:14] == PROBE_ETHERTYPE
+            key = frame[ETHERNET_BYTES : ETHERNET_BYTES + PROBE_KEY_BYTES] if is_probe else b""
+            size_bytes = len(frame) - ETHERNET_BYTES
+            self._probes += [
+                ProbeFate(hop.medium, hop.source, hop.target, key, size_bytes, read_s, due_s)
+                for hop, due_s in fates
+            ]
 
     def _end_capture(self) -> None:
         if self._capture is not None:

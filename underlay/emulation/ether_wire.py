@@ -42,12 +42,18 @@ class Reshape(Command, frozen=True, tag=True):
     nth: int
 
 
+class Rehearse(Command, frozen=True, tag=True):
+    """Use another spec for directions `(medium, source)` until the run starts."""
+
+    specs: list[tuple[str, str, LinkSpec]]
+
+
 class Count(Command, frozen=True, tag=True):
     """Tell the totals."""
 
 
 class LogProbes(Command, frozen=True, tag=True):
-    """Note the fate of every probe frame from now on, or tell what was noted and stop."""
+    """Note the fate of every frame from now on, or tell what was noted and stop."""
 
     on: bool
 
@@ -90,11 +96,15 @@ class Totals(Answer, frozen=True, tag=True):
 
 
 class ProbeFate(msgspec.Struct, frozen=True, array_like=True):
-    """What the model decided about one probe frame for one hop."""
+    """What the model decided about one frame for one hop."""
 
+    medium: str
+    source: str
     target: str
     key: bytes
-    """The frame's own first payload bytes, which its sender made unique."""
+    """A probe's own first payload bytes, which its sender made unique; empty for any other frame."""
+    size_bytes: int
+    """As an IP packet."""
     offered_s: float
     """When the ether read it, on the monotonic clock."""
     due_s: float
@@ -107,7 +117,7 @@ class ProbeLog(Answer, frozen=True, tag=True):
     fates: list[ProbeFate]
 
 
-AnyCommand = Start | Cut | Reshape | Count | LogProbes | Capture | Stop
+AnyCommand = Start | Cut | Reshape | Rehearse | Count | LogProbes | Capture | Stop
 AnyAnswer = Done | Failed | Totals | ProbeLog
 
 _commands: msgspec.msgpack.Decoder[AnyCommand] = msgspec.msgpack.Decoder(AnyCommand)

@@ -1,7 +1,7 @@
 """A small network for the ether's tests and benchmarks: namespaces and TAPs, no Mininet.
 
-Owns building it from a `Network` (one TAP for each end of every link and each member of every channel, permanent
-neighbours, an address per interface) and taking it down.
+Owns building it from a `Network` (one TAP for each end of every link and each member of every channel,
+permanent neighbours, an address per interface) and taking it down.
 """
 
 from __future__ import annotations
@@ -12,7 +12,15 @@ from contextlib import contextmanager
 
 from underlay.emulation.ether_hops import Port
 from underlay.emulation.namespace import Namespace
-from underlay.emulation.rtnetlink import add_address, set_link, set_neighbour, set_route
+from underlay.emulation.probes import ProbePoint
+from underlay.emulation.rtnetlink import (
+    LinkState,
+    add_address,
+    no_ipv6_address,
+    set_link,
+    set_neighbour,
+    set_route,
+)
 from underlay.emulation.tap import open_tap
 from underlay.network import Network
 
@@ -57,6 +65,21 @@ class Rig:
                 return port, interface
         raise KeyError((medium, device))
 
+    def points(self) -> list[ProbePoint]:
+        """For the verification."""
+        return [
+            ProbePoint(port.device, port.medium, self.namespaces[port.device], interface)
+            for port, interface in zip(self.ports, self.interfaces, strict=True)
+        ]
+
+    def kernels(self) -> dict[tuple[str, str], LinkState]:
+        """The kernel's counters of every port, by medium and device."""
+        states = {device: namespace.links() for device, namespace in self.namespaces.items()}
+        return {
+            (port.medium, port.device): states[port.device][interface]
+            for port, interface in zip(self.ports, self.interfaces, strict=True)
+        }
+
     def close(self) -> None:
         """Take it down."""
         for port in self.ports:
@@ -75,6 +98,7 @@ class Rig:
         self.interfaces.append(interface)
         index = namespace.index(interface)
         namespace.submit(
+            no_ipv6_address(index),
             set_link(index, up=True, mac=mac.hex(":"), queue_frames=queue_frames),
             add_address(index, self.ip[device], 32),
         )
