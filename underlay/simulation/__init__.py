@@ -7,7 +7,6 @@ itself, a `World`, into a test's hands. Same plan, same seed: the same trace, by
 >>> from underlay.simulation import Simulation, plan_of
 >>> world = Simulation.from_plan(plan_of({"a": {"node": Node}, "b": {"node": Node}}, [("a", "b")]))
 >>> world.run_until(3.0)
-3
 >>> [record["event"] for record in world.records()]
 ['run-started', 'node-started', 'node-started']
 """

@@ -37,16 +37,13 @@ class Agenda:
         """At the current time, after everything already due then."""
         heappush(self.heap, (self.now, next(self.sequence), call, a, b, None))
 
-    def run_until(self, t_s: float) -> int:
-        """Do everything due up to and including `t_s`; returns how many entries that were."""
+    def run_until(self, t_s: float) -> None:
+        """Do everything due up to and including `t_s`."""
         heap = self.heap
-        done = 0
         while heap and heap[0][0] <= t_s:
             self.now, _, call, a, b, _ = heappop(heap)
             call(a, b)
-            done += 1
         self.now = max(self.now, t_s)
-        return done
 
     def lose(self, hops: Collection[Any]) -> list[Any]:
         """Nothing under way over `hops` will arrive; returns the hop of each packet lost so."""

@@ -57,6 +57,9 @@ class Streams:
     def send(self, owner: Incarnation, peer: Address, message: Message, size_bytes: int, data: bool) -> None:
         """Send a message on the stream to `peer`, opening it if there is none."""
         stream = owner.streams.get(peer)
+        if stream is not None and message.opens_stream:
+            stream.abandon()
+            stream = None
         if stream is None:
             stream = owner.streams[peer] = Stream(self, owner, peer, OPENING)
             stream.knock(_SYN_TIMEOUT_S)
@@ -77,6 +80,8 @@ class Streams:
             known = endpoint.live.streams.get(server.peer)
             if known is None or known.accepted:
                 endpoint.live.streams[server.peer] = server
+                if known is not None:
+                    known.replaced = True
             server.knock(_SYN_TIMEOUT_S)
         elif server.state in (ACCEPTING, OPEN):
             server.answer()
@@ -87,7 +92,7 @@ class Stream:
 
     __slots__ = (
         "_opened_s", "_streams", "_tries", "accepted", "agenda", "here", "outbox", "owner", "peer",
-        "receiver", "remote", "sender", "state", "there", "user_timeout_s",
+        "receiver", "remote", "replaced", "sender", "state", "there", "user_timeout_s",
     )  # fmt: skip
 
     def __init__(self, streams: Streams, owner: Incarnation, peer: Address, state: int) -> None:
@@ -100,6 +105,8 @@ class Stream:
         self.there: Machine = world.carrier.machines[peer.partition("/")[0]]
         self.state = state
         self.accepted = state == ACCEPTING
+        self.replaced = False
+        """The peer has opened another since: what becomes of this one says nothing about the peer."""
         self.remote: Stream | None = None
         self.outbox: deque[tuple[int, Message]] = deque()
         """Messages that this end sends and the other has not received, by the byte after their last."""
@@ -181,9 +188,15 @@ class Stream:
         if self.state != CLOSED:
             self.close()
 
+    def abandon(self) -> None:
+        """Reset the connection from this end, because the node begins another in its place."""
+        self.state = CLOSED
+        self.owner.forget(self)
+        self._refuse()
+
     def close(self) -> None:
         """Give the connection up, and tell the node unless it never knew of it."""
-        known = self.state != ACCEPTING
+        known = self.state != ACCEPTING and not self.replaced
         self.state = CLOSED
         self.owner.forget(self)
         if known:
