@@ -59,11 +59,23 @@ class LinkClass(LinkSettings, frozen=True, kw_only=True):
     """Share of the time a sender may transmit; only on a shared channel."""
 
 
+class RadioLinks(LinkClass, frozen=True, kw_only=True):
+    """Links with a birdhouse at one end."""
+
+    profile: str | None = "wifi-edge"
+
+
+class BackhaulLinks(LinkClass, frozen=True, kw_only=True):
+    """Links between relays, hub and sink."""
+
+    profile: str | None = "ethernet-100m"
+
+
 class Links(_Table, frozen=True, kw_only=True):
     """The two classes of links that shapes make."""
 
-    radio: LinkClass = LinkClass(profile="wifi-edge")
-    backhaul: LinkClass = LinkClass(profile="ethernet-100m")
+    radio: RadioLinks = RadioLinks()
+    backhaul: BackhaulLinks = BackhaulLinks()
 
 
 class ExplicitLink(LinkSettings, frozen=True, kw_only=True):

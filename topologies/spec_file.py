@@ -162,12 +162,30 @@ def _convert(raw: dict[str, Any]) -> Spec:
         if missing:
             raise InputError("is missing", key=_join(key, missing[1])) from error
         found = _at(raw, key)
-        problem = (
-            problem.replace("`", "").replace("Expected ", "expected ").replace("matching regex", "matching")
-        )
-        raise InputError(
-            problem if found is None else f"{problem}, got {_shown(found)}", key=key or None
-        ) from error
+        raise InputError(_worded(problem, found), key=key or None) from error
+
+
+def _worded(problem: str, found: Any) -> str:
+    """msgspec's sentence in the words of someone who writes TOML.
+
+    >>> _worded("Expected `float | null` <= 1.0", 1.5)
+    'expected a number <= 1.0, got 1.5'
+    """
+    if problem.startswith("Invalid enum value"):
+        return f"{_shown(found)} is not known"
+    problem = re.sub(r", got `.*`$", "", problem).replace(" | null", "").replace("matching regex", "matching")
+    words = re.sub(r"`(\w+)`", lambda match: _TYPE_WORDS.get(match[1], match[1]), problem).replace("`", "")
+    return f"{words[0].lower()}{words[1:]}, got {_shown(found)}"
+
+
+_TYPE_WORDS = {
+    "float": "a number",
+    "int": "a whole number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+}
 
 
 def _at(raw: Any, key: str) -> Any:
