@@ -13,8 +13,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -32,22 +32,37 @@ class Emulation:
 
     name = "mininet"
 
-    def run(self, plan: Plan, folder: Path, *, pcap: bool = False) -> None:
-        """Run `plan` to its end; `folder` then holds `trace.jsonl`, `verification.json`, `logs` and
-        `devices`.
+    def run(
+        self,
+        plan: Plan,
+        folder: Path,
+        *,
+        verify: bool = True,
+        pcap: bool = False,
+        cli: bool = False,
+        on_start: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Run `plan` to its end; `folder` then holds `trace.jsonl`, `verdict.json`, `logs` and `devices`.
+
+        A `duration_s` of infinity keeps the network up until `control.stop`, or until the command line is
+        left.
 
         Args:
+            verify: probe every link before the run (6 to 15 s); without it the verdict is `not verified`.
             pcap: also write every link's frames to `captures`.
+            cli: open Mininet's command line on this terminal; the run is over when it is left.
+            on_start: called when the run's clock starts.
 
         Raises:
             Unavailable: this machine cannot emulate.
             RunFailed: the run ended before its time; `folder` keeps the logs beside a file `FAILED`.
         """
-        from underlay.emulation.supervisor import Layout, Supervisor, supervise
-
         if os.geteuid() != 0:
             raise Unavailable("emulating a network needs root", hint="use sudo, or the simulation")
-        layout = Layout(folder)
+        from underlay.emulation.layout import Layout
+        from underlay.emulation.supervisor import Options, Supervisor, supervise
+
+        layout, options = Layout(folder), Options(verify, pcap, cli)
         with _ended_by_sigterm(), Journal.open() as journal:
             layout.make(journal)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -56,17 +71,14 @@ class Emulation:
 
             def main() -> NoReturn:
                 ours.close()
-                supervise(
-                    Supervisor(plan, layout, journal, theirs, pcap=pcap),
-                    layout,
-                    theirs,
-                )
+                supervise(Supervisor(plan, layout, journal, theirs, options), layout, theirs)
                 os._exit(0)
 
             pid = fork_first(main)
             theirs.close()
             try:
-                self._wait(ours, layout.logs / "supervisor.log")
+                with _deaf_to_ctrl_c() if cli else nullcontext():
+                    _await_end(ours, layout.logs / "supervisor.log", on_start)
                 journal.finish()
             finally:
                 with suppress(ProcessLookupError):
@@ -74,24 +86,37 @@ class Emulation:
                 os.waitpid(pid, 0)  # returns when every process of the run is gone
                 ours.close()
 
-    def _wait(self, lifeline: socket.socket, log: Path) -> None:
-        while True:
-            select.select([lifeline], [], [])
-            data = lifeline.recv(1 << 20)
-            if not data:
-                raise RunFailed("the supervisor ended by itself:\n" + "\n".join(last_lines(log)))
-            if data.startswith(b"{"):
-                break
-        outcome = msgspec.json.decode(data, type=dict[str, str])
-        if "failed" in outcome:
-            raise _KINDS.get(outcome["kind"], RunFailed)(outcome["failed"])
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM arrived; like Ctrl-C, for whoever has to clean up."""
 
 
 _KINDS: dict[str, type[BirdhouseError]] = {"InputError": InputError, "Unavailable": Unavailable}
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived; like Ctrl-C, for whoever has to clean up."""
+def _await_end(lifeline: socket.socket, log: Path, on_start: Callable[[], None]) -> None:
+    """Until the supervisor says how it went; raises what it says."""
+    while True:
+        select.select([lifeline], [], [])
+        data = lifeline.recv(1 << 20)
+        if not data:
+            raise RunFailed("\n".join(("the supervisor ended by itself:", *last_lines(log))))
+        if data.startswith(b"{"):
+            break
+        on_start()
+    outcome = msgspec.json.decode(data, type=dict[str, str])
+    if "failed" in outcome:
+        raise _KINDS.get(outcome["kind"], RunFailed)(outcome["failed"])
+
+
+@contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """On a shared terminal it is for the command that runs in Mininet's command line."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

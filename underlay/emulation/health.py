@@ -1,17 +1,26 @@
-"""What a run must report about itself: how busy the machine was, and what went wrong without ending the run.
+"""What a run says about itself: were its links what the spec says, was the machine up to it, what went wrong
+besides.
 
-Owns those notes; whether a run is valid is decided by whoever reads them beside the links' verification.
+Owns the verdict on a whole run, made from the links' verification before and after it, the processors' load,
+and findings; `verdict.json` in the run's folder. The links are measured in `verification`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import msgspec
 
 from underlay.emulation.reactor import Reactor
+from underlay.emulation.verification import LinkVerification, RunVerification, Verdict
 from underlay.trace import ProcessEnded
+
+SATURATED_RATIO = 0.98
+"""A second in which all cores were this busy: whoever had to run may have waited."""
+SATURATED_SHARE_MAX = 0.1
+"""Of the run's seconds; more make it invalid, for its nodes were late and nobody can say by how much."""
 
 _INTERVAL_S = 1.0
 
@@ -23,6 +32,63 @@ class CpuSummary(msgspec.Struct, frozen=True):
     mean_ratio: float
     peak_ratio: float
     """In the busiest second."""
+    seconds: int
+    saturated_seconds: int
+
+
+class RunVerdict(msgspec.Struct, frozen=True):
+    """`verdict.json`."""
+
+    validity: Verdict
+    reason: str
+    links: list[dict[str, Any]]
+    """One row for each direction: asked beside achieved before the run, and what all frames of the run did."""
+    health: dict[str, Any]
+    """`lag_p50_ms`, `lag_p99_ms`, `lag_max_ms` and `ether_cpu_ratio` of the ether, `cpu` as `CpuSummary`,
+    `findings`.
+    """
+
+
+def judge(
+    before: LinkVerification | None, after: RunVerification, cpu: CpuSummary, findings: list[str]
+) -> RunVerdict:
+    """The worst of everything decides. `before` is None where nobody asked for it."""
+    verdicts: list[tuple[Verdict, str]] = [
+        (before.verdict, before.reason)
+        if before
+        else ("not verified", "links were not probed before the run"),
+        (after.verdict, after.reason),
+    ]
+    if cpu.saturated_seconds > SATURATED_SHARE_MAX * cpu.seconds:
+        reason = f"the processors were saturated in {cpu.saturated_seconds} of {cpu.seconds} seconds"
+        verdicts.append(("invalid", reason))
+    ranks: list[Verdict] = ["invalid", "not verified", "valid"]
+    validity = min((verdict for verdict, _ in verdicts), key=ranks.index)
+    reasons = [reason for verdict, reason in verdicts if verdict == validity and reason]
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for direction in before.directions if before else ():
+        rows[direction.medium, direction.source, direction.target] = msgspec.to_builtins(direction)
+    for count in after.directions:
+        row = rows.setdefault((count.medium, count.source, count.target), {})
+        row |= {_AFTER.get(key, key): value for key, value in msgspec.to_builtins(count).items()}
+    return RunVerdict(
+        validity=validity,
+        reason="; ".join(reasons),
+        links=list(rows.values()),
+        health={
+            "lag_p50_ms": after.lag.p50_ms,
+            "lag_p99_ms": after.lag.p99_ms,
+            "lag_max_ms": after.lag.max_ms,
+            "ether_cpu_ratio": after.cpu_ratio,
+            "cpu_ratio": cpu.mean_ratio,
+            "cpu": msgspec.to_builtins(cpu),
+            "findings": findings,
+        },
+    )
+
+
+_AFTER = {"status": "run_status", "reason": "run_reason"}
+"""Both verifications have a status and a reason; those of the run itself get names of their own."""
 
 
 class CpuWatch:
@@ -31,26 +97,28 @@ class CpuWatch:
     def __init__(self) -> None:
         self._first = self._last = (0, 0)
         self._peak_ratio = 0.0
-        self._cores = 1
+        self._seconds = self._saturated = 0
 
     def start(self, reactor: Reactor) -> None:
         """Begin, and go on until the reactor is not asked any more."""
         self._first = self._last = _busy_and_total()
-        self._cores = sum(line.startswith("cpu") for line in Path("/proc/stat").read_text().splitlines()) - 1
         self._again(reactor)
 
     def summary(self) -> CpuSummary:
         """Up to now."""
-        return CpuSummary(
-            self._cores, round(_ratio(self._first, _busy_and_total()), 4), round(self._peak_ratio, 4)
-        )
+        cores = sum(line.startswith("cpu") for line in Path("/proc/stat").read_text().splitlines()) - 1
+        mean_ratio = round(_ratio(self._first, _busy_and_total()), 4)
+        return CpuSummary(cores, mean_ratio, round(self._peak_ratio, 4), self._seconds, self._saturated)
 
     def _again(self, reactor: Reactor) -> None:
         reactor.at(monotonic() + _INTERVAL_S, lambda: self._sample(reactor))
 
     def _sample(self, reactor: Reactor) -> None:
         now = _busy_and_total()
-        self._peak_ratio = max(self._peak_ratio, _ratio(self._last, now))
+        ratio = _ratio(self._last, now)
+        self._peak_ratio = max(self._peak_ratio, ratio)
+        self._seconds += 1
+        self._saturated += ratio >= SATURATED_RATIO
         self._last = now
         self._again(reactor)
 

@@ -23,25 +23,26 @@ from typing import Any
 
 import msgspec
 
+from underlay.emulation import stock
+from underlay.emulation.blueprint import addresses, build_network, kernel_counters, ports, probe_points
 from underlay.emulation.cgroups import Cgroup, limit
-from underlay.emulation.cleanup import Journal, hand_over
+from underlay.emulation.cleanup import Journal
 from underlay.emulation.control import Answer, ControlServer, Request, namespaces_of
 from underlay.emulation.device import Failed
 from underlay.emulation.driver import Incarnation
 from underlay.emulation.ether import Ether
-from underlay.emulation.ether_hops import Port
-from underlay.emulation.health import CpuWatch, Findings
-from underlay.emulation.links import TapLink
+from underlay.emulation.health import CpuWatch, Findings, judge
+from underlay.emulation.layout import Layout
 from underlay.emulation.machine import Machine
 from underlay.emulation.medium import Medium, hop_counts
 from underlay.emulation.net import Network
-from underlay.emulation.processes import bind_mount, prepare_log
+from underlay.emulation.processes import bind_mount, default_signals, prepare_log, run_to_end
 from underlay.emulation.programs import Program
 from underlay.emulation.reactor import Reactor
 from underlay.emulation.unnumbered import configure_unnumbered, route_table
+from underlay.emulation.verification import LinkVerification, verify_links, verify_run
 from underlay.errors import RunFailed
 from underlay.faults import AnyFault, Crash, Pause, Restart, Resume
-from underlay.network import Network as Graph
 from underlay.plan import DevicePlan, Plan
 from underlay.routes import shortest_paths
 from underlay.trace import (
@@ -49,10 +50,8 @@ from underlay.trace import (
     FaultApplied,
     ProcessEnded,
     RoutesChanged,
-    RunEnded,
     RunStarted,
     TraceWriter,
-    merge_traces,
 )
 
 FABRIC = "mininet"
@@ -65,41 +64,29 @@ PREPARED = "prepared"
 """Said to the runner once the clock runs."""
 
 
-class Layout:
-    """Where things are in a run's folder."""
+class Options(msgspec.Struct, frozen=True):
+    """How to run, beside what."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.trace = folder / "trace.jsonl"
-        self.verification = folder / "verification.json"
-        self.logs = folder / "logs"
-        self.devices = folder / "devices"
-        """Disks of the devices: stores and programs' folders."""
-        self.shards = folder / "shards"
-        """A trace for each process, until they are merged."""
-        self.captures = folder / "captures"
-
-    def make(self, journal: Journal) -> None:
-        """Make the folders, each recorded before."""
-        journal.make_folder(self.folder)
-        for kind, path in (("output", self.trace), ("output", self.verification), ("output", self.captures)):
-            journal.record(kind, path)  # type: ignore[arg-type]
-        for kind, path in (("log", self.logs), ("output", self.devices), ("scratch", self.shards)):
-            journal.record(kind, path)  # type: ignore[arg-type]
-            path.mkdir()
+    verify: bool = True
+    """Probe every link before the run, which takes 6 to 15 s; without it the run is `not verified`."""
+    pcap: bool = False
+    """Write every frame to `captures`."""
+    cli: bool = False
+    """Open Mininet's command line on this terminal; the run is over when it is left."""
 
 
 class Supervisor:
     """One run. `run` sees it through and raises RunFailed, InputError, or whatever is a bug."""
 
     def __init__(
-        self, plan: Plan, layout: Layout, journal: Journal, lifeline: socket.socket, *, pcap: bool
+        self, plan: Plan, layout: Layout, journal: Journal, lifeline: socket.socket, options: Options
     ) -> None:
         self._plan = plan
         self._layout = layout
         self._journal = journal
         self._lifeline = lifeline
-        self._pcap = pcap
+        self._options = options
+        self._terminal = os.dup(1)
         self._reactor = Reactor()
         self._addresses = addresses(plan.network)
         self._machines: dict[str, Machine] = {}
@@ -116,13 +103,13 @@ class Supervisor:
         self._lifeline.setblocking(False)
         self._reactor.watch(self._lifeline.fileno(), self._word_of_runner)
         network = self._build()
-        with network, (self._layout.shards / "0-run.jsonl").open("wb") as shard:
+        with network, self._layout.run_shard.open("wb") as shard:
             self._trace = TraceWriter(shard)
             ether = self._fork_ether(network)
             ether_pidfd = os.pidfd_open(ether.pid)
             self._reactor.watch(ether_pidfd, self._ether_ended)
             try:
-                self._start(network, ether)
+                before = self._start(network, ether)
                 assert self._t0_s is not None
                 self._reactor.run(self._over, self._t0_s + self._plan.duration_s)
                 self._reactor.unwatch(ether_pidfd)
@@ -130,11 +117,12 @@ class Supervisor:
                     raise self._problem
                 totals = ether.stop()
                 t_s = self.t()
+                after = verify_run(totals, kernel_counters(network))
                 self._stop_devices()
             finally:
                 ether.kill()
             self._trace.flush()
-        self._finish(t_s, totals)
+        self._layout.finish(t_s, judge(before, after, self._cpu.summary(), self._findings.lines))
 
     def t(self) -> float:
         """Seconds since the run's start, 0 before."""
@@ -168,7 +156,7 @@ class Supervisor:
             self._plan.network,
             ports(network),
             self._plan.seed,
-            self._layout.shards / "1-ether.jsonl",
+            self._layout.ether_shard,
             usage_interval_s=self._plan.usage_interval_s,
             frame_class=self._plan.frame_class,
         )
@@ -204,7 +192,7 @@ class Supervisor:
                 duration_s=plan.duration_s,
                 usage_interval_s=plan.usage_interval_s,
                 store=layout.devices / device / "store.sqlite",
-                trace=layout.shards / f"{device}.{number}.jsonl",
+                trace=layout.shard(device, number),
                 log=layout.logs / f"{device}.log",
             )
 
@@ -232,11 +220,14 @@ class Supervisor:
 
     # ------------------------------------------------------------------------------------------------ the run
 
-    def _start(self, network: Network, ether: Ether) -> None:
+    def _start(self, network: Network, ether: Ether) -> LinkVerification | None:
         control = ControlServer(self._journal.directory, self._answer)
         self._reactor.watch(control.fileno(), control.serve)
         self._boot(lambda machine: machine.start_programs(lambda: self._booting.pop(machine.name)))
-        if self._pcap:
+        before = None
+        if self._options.verify:
+            before = verify_links(ether, self._plan.network, probe_points(network))
+        if self._options.pcap:
             self._layout.captures.mkdir()
             ether.capture(self._layout.captures)
         warm_up(self._plan)
@@ -252,6 +243,21 @@ class Supervisor:
             self._reactor.at(self._t0_s + timed.at_s, lambda fault=timed.fault: self.apply(fault))  # type: ignore[misc]
         self._cpu.start(self._reactor)
         self._tell(PREPARED)
+        if self._options.cli:
+            self._open_cli(network)
+        return before
+
+    def _open_cli(self, network: Network) -> None:
+        """Mininet's command line in a child, so that the run goes on behind it."""
+        pid = os.fork()
+        if pid == 0:
+            run_to_end(lambda: _command_line(network, self._terminal))
+        self._cli_pidfd = os.pidfd_open(pid)
+        self._reactor.watch(self._cli_pidfd, self._leave)
+
+    def _leave(self) -> None:
+        self._reactor.unwatch(self._cli_pidfd)
+        self._stopped = True
 
     def _ether_ended(self) -> None:
         if self._problem is None:
@@ -391,28 +397,6 @@ class Supervisor:
             monotonic() + STOP_TIMEOUT_S,
         )
 
-    def _finish(self, t_s: float, totals: Any) -> None:
-        layout = self._layout
-        merge_traces(
-            sorted(layout.shards.iterdir(), key=lambda path: (not path.name[0].isdigit(), path.name)),
-            layout.trace,
-        )
-        with layout.trace.open("ab") as file:
-            writer = TraceWriter(file)
-            writer.write(t_s, RunEnded())
-            writer.flush()
-        layout.verification.write_bytes(
-            msgspec.json.format(
-                msgspec.json.encode(
-                    {"cpu": self._cpu.summary(), "ether": totals, "findings": self._findings.lines}
-                )
-            )
-        )
-        for log in layout.logs.iterdir():
-            if log.stat().st_size == 0:
-                log.unlink()
-        hand_over(layout.folder)
-
 
 def supervise(supervisor: Supervisor, layout: Layout, lifeline: socket.socket) -> None:
     """The life of the supervisor's process: run, and tell the runner how it ended."""
@@ -431,50 +415,18 @@ def supervise(supervisor: Supervisor, layout: Layout, lifeline: socket.socket) -
     lifeline.send(msgspec.json.encode(outcome))
 
 
+def _command_line(network: Network, terminal: int) -> None:
+    for fd in (1, 2):
+        os.dup2(terminal, fd)
+    default_signals()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Mininet's own way to stop a command
+    stock.CLI(network)
+
+
 def _is_full(folder: Path) -> bool:
     """Whoever failed first said what it could not do; that the disk is full explains it better."""
     room = os.statvfs(folder)
     return room.f_bavail * room.f_frsize < ROOM_BYTES_MIN
-
-
-def addresses(graph: Graph) -> dict[str, str]:
-    """IPv4 address of every device: 10.77.0.1 upwards, without those that end in 0 or 255."""
-    return {
-        device.name: f"10.{77 + n // 63500}.{n // 250 % 254}.{n % 250 + 1}"
-        for n, device in enumerate(graph.devices)
-    }
-
-
-def build_network(graph: Graph) -> Network:
-    """A Mininet network of these devices, links and channels; addresses and routes come later."""
-    network = Network()
-    with network.batch():
-        for device in graph.devices:
-            network.addHost(device.name)
-        for link in graph.links:
-            network.addLink(link.a, link.b, cls=TapLink, model=(link.forward, link.backward), name=link.name)
-        for channel in graph.channels:
-            network.addChannel(channel.name, channel.members)
-    return network
-
-
-def ports(network: Network) -> list[Port]:
-    """The TAPs whose frames the ether moves."""
-    found = []
-    for link in network.tap_links:
-        interface: Any
-        for interface, fd in ((link.intf1, link.fd_a), (link.intf2, link.fd_b)):
-            found.append(Port(interface.node.name, link.name, fd, mac_bytes(interface.MAC())))
-    for channel in network.channels:
-        for interface in channel.interfaces:
-            name = interface.node.name
-            found.append(Port(name, channel.name, channel.fds[name], mac_bytes(interface.MAC())))
-    return found
-
-
-def mac_bytes(text: str) -> bytes:
-    """`"02:00:..."` as six bytes."""
-    return bytes.fromhex(text.replace(":", ""))
 
 
 def warm_up(plan: Plan) -> None:

@@ -21,7 +21,6 @@ from tests.underlay.emulation.lab import (
     run,
 )
 from underlay.emulation.cleanup import FAILED
-from underlay.emulation.fabric import Emulation
 from underlay.emulation.processes import leave_mounts, mount_tmpfs, run_to_end
 from underlay.errors import InputError, RunFailed
 from underlay.faults import Crash, Degrade, Heal, OneWayCut, Partition, Pause, Restart, Resume
@@ -175,7 +174,7 @@ def test_a_program_that_ends_by_itself_is_reported_with_its_last_lines(folder: P
 
     (ended,) = records.of("process-ended", "a")
     assert (ended["program"], ended["status"], ended["last_lines"]) == ("dying", 7, ["I cannot go on"])
-    assert "I cannot go on" in (folder / "verification.json").read_text()
+    assert "I cannot go on" in (folder / "verdict.json").read_text()
 
 
 def test_a_program_that_does_not_exist_is_wrong_input(folder: Path) -> None:
@@ -196,10 +195,7 @@ def test_a_handler_that_raises_fails_the_run_and_keeps_the_logs(folder: Path) ->
 def test_two_runs_side_by_side_do_not_disturb_each_other(tmp_path: Path) -> None:
     folders = [tmp_path / "one", tmp_path / "two"]
     nodes = {"a": lambda: Caller("c/echo")}
-    runs = [
-        threading.Thread(target=Emulation().run, args=(plan(line("abc"), nodes, 1.5), folder))
-        for folder in folders
-    ]
+    runs = [threading.Thread(target=run, args=(plan(line("abc"), nodes, 1.5), folder)) for folder in folders]
     for each in runs:
         each.start()
     for each in runs:
@@ -230,7 +226,7 @@ def _fill_the_disk(small: Path, says: int) -> None:
     mount_tmpfs(small, 256 * 1024)
     nodes = {device: (lambda: Caller(EVERYBODY, period_s=0.001)) for device in "abc"}
     try:
-        Emulation().run(plan(line("abc"), nodes, 20.0), small / "run")
+        run(plan(line("abc"), nodes, 20.0), small / "run")
         said = "no error"
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
