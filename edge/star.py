@@ -24,7 +24,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from edge.events import Delivered, Discarded
-from edge.gossip.holdings import Intervals
+from edge.gossip.intervals import Intervals
 from edge.mqtt.messages import (
     CLIENT,
     NO_MATCHING_SUBSCRIBERS,
@@ -128,7 +128,10 @@ class Star(Node):
                 if self._publisher:
                     self._publisher.on_connected(ctx, message)
             case Disconnected():
-                self._sessions[message.broker].on_disconnected(ctx, message)
+                session = self._sessions[message.broker]
+                if self._subscriber and session.state == "connecting":
+                    self._subscriber.on_attempt_failed(message.broker)
+                session.on_disconnected(ctx, message)
                 if self._publisher:
                     self._publisher.on_disconnected(ctx, message)
             case Observed() | Published() if self._publisher:
@@ -157,7 +160,9 @@ class Publisher:
         self._outbox = Outbox(config.queue_max, config.queue_bytes, config.when_full, config.durable_queue)
         self._carried_by: dict[int, str] = {}
         """Broker of each entry in flight, by token."""
-        self._unheard = False
+        self._waiting = False
+        self._probing = False
+        """The broker last said that nobody is subscribed: one observation at a time, until somebody is."""
 
     def on_start(self, ctx: Context) -> None:
         if self._config.durable_queue:
@@ -195,7 +200,7 @@ class Publisher:
 
     def on_unheard_timer(self, ctx: Context) -> None:
         """What nobody was subscribed to may go again."""
-        self._unheard = False
+        self._waiting = False
         self._publish(ctx)
 
     @property
@@ -211,9 +216,9 @@ class Publisher:
 
     def _publish(self, ctx: Context) -> None:
         session = self._used
-        if session.state != "connected" or self._unheard:
+        if session.state != "connected" or self._waiting:
             return
-        window = min(self._config.in_flight_max, session.receive_maximum)
+        window = 1 if self._probing else min(self._config.in_flight_max, session.receive_maximum)
         while self._outbox.in_flight < window:
             entry = self._outbox.take()
             if entry is None:
@@ -226,9 +231,10 @@ class Publisher:
         if self._carried_by.get(message.token) != message.broker:
             return  # already taken elsewhere
         del self._carried_by[message.token]
-        if message.reason_code == NO_MATCHING_SUBSCRIBERS and self._config.require_subscriber:
+        self._probing = message.reason_code == NO_MATCHING_SUBSCRIBERS and self._config.require_subscriber
+        if self._probing:
             self._outbox.put_back([message.token])
-            self._unheard = True
+            self._waiting = True
             ctx.set_timer(_UNHEARD, self._config.unheard_retry_s)
         else:
             entry = self._outbox.acknowledge(ctx.store, message.token)
@@ -283,6 +289,11 @@ class Subscriber:
         if not (message.session_present and self._subscribed.get(message.broker)):
             self._subscribed[message.broker] = False
             ctx.send(CLIENT, Subscribe(message.broker, FILTER, self._config.qos))
+
+    def on_attempt_failed(self, broker: str) -> None:
+        """Subscribe again, whatever the broker says next time. It may have accepted without our hearing of
+        it, and then the session that is "present" is a new and empty one."""
+        self._subscribed[broker] = False
 
     def on_message(self, ctx: Context, message: Received | Subscribed | Kept) -> None:
         match message:

@@ -34,6 +34,7 @@ class Packet(Message, frozen=True, array_like=True):
 
 
 class ConnectPacket(Packet, frozen=True, array_like=True, tag=1):
+    opens_stream = True
     version: int
     client_id: str
     clean_start: bool
@@ -140,10 +141,10 @@ class DisconnectPacket(Packet, frozen=True, array_like=True, tag=12):
 
 
 class Closed(Packet, frozen=True, array_like=True, tag=13):
-    """The sender closed this TCP connection: a FIN, no bytes of MQTT."""
+    """The sender closed this TCP connection: a FIN, which takes one number of TCP's sequence space."""
 
     def wire_size(self) -> int:
-        return 0
+        return 1
 
 
 MQTT = Protocol(

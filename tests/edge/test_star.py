@@ -173,6 +173,22 @@ def test_the_queue_is_bounded_in_bytes() -> None:
     assert network.discarded == [("cam:0", "too-large"), ("cam:1", "queue-full"), ("cam:2", "queue-full")]
 
 
+def test_a_session_that_is_present_but_empty_is_subscribed_again() -> None:
+    """The restarted hub accepted the sink, and its CONNACK was lost: the session that the sink meets is new."""
+    network = Network()
+    network.power_cut("hub")
+    network.wire.run(10.0)
+    network.power_on("hub")
+    network.wire.deaf["sink"] = True
+    network.wire.run(15.0)
+    network.wire.deaf["sink"] = False
+    network.wire.run(15.0)
+    network.observe(2)
+    resumed = [event.resumed for device, event in network.wire.events if isinstance(event, SessionChanged)]
+    assert resumed[-1]
+    assert network.stored == ids(0, 1)
+
+
 def test_what_is_in_flight_is_never_discarded() -> None:
     network = Network(publish=PublishConfig(queue_max=2, in_flight_max=2))
     network.wire.cut["hub"] = True

@@ -39,6 +39,8 @@ class Wire:
         """What each device's nodes and its MQTT client said to each other."""
         self.events: list[tuple[str, Event]] = []
         self.cut: dict[str, bool] = {}
+        self.deaf: dict[str, bool] = {}
+        """Nothing reaches these devices, but they are heard."""
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = count()
         self._makers: dict[Address, Callable[[], Node]] = {}
@@ -100,9 +102,10 @@ class Wire:
                 self.local.setdefault(sender.device, []).append(message)
             self.after(0.0, lambda: self._deliver(self.contexts.get(at), seen_as, message))
             return
-        if not (self.cut.get(sender.device) or self.cut.get(device_of(peer))):
-            self.packets.append((sender.device, device_of(peer), message))
-            self.log.append(f"{self.now:7.2f}  {sender.device} > {device_of(peer)}  {describe(message)}")
+        receiver = device_of(peer)
+        if not (self.cut.get(sender.device) or self.cut.get(receiver) or self.deaf.get(receiver)):
+            self.packets.append((sender.device, receiver, message))
+            self.log.append(f"{self.now:7.2f}  {sender.device} > {receiver}  {describe(message)}")
             self.after(DELAY_S, lambda: self._deliver(self.contexts.get(peer), sender.address, message))
 
     def _deliver(self, context: WireContext | None, sender: Address, message: Message) -> None:
