@@ -36,7 +36,7 @@ FRAMES_FOR_RATE = 20
 _BUDGET_PER_S = 8_000
 """Probes sent over all links: what ether and prober do side by side without being late themselves."""
 _PER_STREAM_PER_S = 150
-_LONGEST_WINDOW_S = 9.0
+_LONGEST_WINDOW_S = 10.5
 _DELAY_MAX_MS = 2_000.0
 _SIZE_MIN_BYTES, _SIZE_MAX_BYTES = 46, 1500
 _HEAD_START_FRAMES = 3
@@ -94,7 +94,7 @@ class Stream(msgspec.Struct, frozen=True):
     def longest_s(self) -> float:
         """Until its last probe has arrived for sure."""
         waits_ms = self.rehearsed.delay_ms + self.rehearsed.jitter_ms
-        return self.frames * self.interval_s * 1.1 + waits_ms * 1e-3 + 0.1
+        return self.frames * self.interval_s * 1.04 + waits_ms * 1e-3 + 0.1
 
 
 def plan_streams(network: Network) -> list[Stream]:
@@ -138,8 +138,8 @@ def _stream(
         fits_bytes = int(spec.rate_kbps * 125.0 / (per_s * senders)) - spec.overhead_bytes
         size_bytes = max(_SIZE_MIN_BYTES, min(_SIZE_MAX_BYTES, spec.mtu_bytes, fits_bytes))
         able_per_s = 1.0 / (spec.airtime_s(size_bytes) * senders)
-    enough = able_per_s >= wanted / window_s
-    time_scale = max(1.0 if enough else per_s / able_per_s, (spec.delay_ms + spec.jitter_ms) / _DELAY_MAX_MS)
+    speed_up = 1.0 if able_per_s >= wanted / window_s else per_s / able_per_s
+    time_scale = max(1.0, speed_up, (spec.delay_ms + spec.jitter_ms) / _DELAY_MAX_MS)
     rate_scale = 1.0
     sent_per_s = per_s
     if able_per_s < inf:
