@@ -26,9 +26,9 @@ if TYPE_CHECKING:
         load,
         load_spec,
         new,
+        report,
         run,
         up,
-        write_report,
     )
 
 __all__ = [
@@ -42,9 +42,9 @@ __all__ = [
     "load_spec",
     "new",
     "quickstart",
+    "report",
     "run",
     "up",
-    "write_report",
 ]
 
 

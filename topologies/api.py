@@ -23,7 +23,7 @@ from topologies.fabrics import choose_fabric
 from topologies.feasibility import expected_observations, warnings_of
 from topologies.folders import building, new_folder
 from topologies.results import Comparison, Run, load
-from topologies.runner import Say, quiet, run_experiment
+from topologies.runner import Say, quiet, run_experiment, write_page
 from topologies.shapes import hops_from
 from topologies.spec import Spec
 from topologies.spec_file import load_spec, naming
@@ -31,8 +31,18 @@ from topologies.topology import build_topology
 from underlay.errors import InputError
 
 __all__ = [
-    "Checked", "Comparison", "Run", "check", "compare", "diff", "load", "load_spec", "new", "run", "up",
-    "write_report",
+    "Checked",
+    "Comparison",
+    "Run",
+    "check",
+    "compare",
+    "diff",
+    "load",
+    "load_spec",
+    "new",
+    "report",
+    "run",
+    "up",
 ]  # fmt: skip
 
 
@@ -118,7 +128,7 @@ def run(
     folder = new_folder(loaded.name, Path(out) if out is not None else None)
     with building(folder) as partial:
         run_experiment(experiment, chosen, partial, command=command, say=say)
-        write_report([partial], partial / "report.html")
+        report([partial], partial / "report.html")
     return Run(folder)
 
 
@@ -189,18 +199,13 @@ def up(
     keep_up(experiment, cli=cli, say=say)
 
 
-def write_report(folders: Iterable[Path | str], target: Path | str) -> Path:
+def report(folders: Iterable[Path | str], target: Path | str) -> Path:
     """Write one self-contained page about runs, from their folders alone; returns its path."""
-    try:
-        from topologies import report as pages
-    except ImportError:
-        return Path(target)
-
     runs: list[Path] = []
     for folder in folders:
         loaded = load(folder) if not (Path(folder) / "manifest.json").exists() else Run(folder)
         runs += [run.folder for run in loaded.runs] if isinstance(loaded, Comparison) else [loaded.folder]
-    pages.write(runs, Path(target))
+    write_page(runs, Path(target))
     return Path(target)
 
 

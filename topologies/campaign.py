@@ -18,7 +18,7 @@ from topologies.fabrics import choose_fabric
 from topologies.folders import building, new_folder
 from topologies.manifest import Chosen
 from topologies.results import CaseRecord, Comparison, write_csv
-from topologies.runner import Say, quiet, run_experiment
+from topologies.runner import Say, quiet, run_experiment, write_page
 from topologies.spec import Spec
 from topologies.spec_file import load_spec, naming
 from topologies.victims import busiest_first, killing, random_order
@@ -39,7 +39,7 @@ class Case(msgspec.Struct, frozen=True):
     def label(self, many_seeds: bool) -> str:
         """Its folder's name: what distinguishes it from the others."""
         parts = [self.architecture]
-        parts += [f"{key.rpartition('.')[2]}={_word(value)}" for key, value in self.settings.items()]
+        parts += _settings_label(self.settings)
         parts += [f"kill={self.kills}"] if self.kills is not None else []
         parts += [f"seed={self.spec.seed}"] if many_seeds else []
         return ",".join(parts)
@@ -112,7 +112,7 @@ def run_campaign(
         (partial / Comparison.FILE).write_bytes(msgspec.json.encode(records))
         comparison = Comparison(partial)
         write_csv(comparison.table(), partial / "summary.csv")
-        _write_report(comparison)
+        _write_reports(comparison)
     return Comparison(folder)
 
 
@@ -164,13 +164,19 @@ def _check_kill(kill: int | None, experiment: Experiment) -> None:
         raise InputError(f"{kill} machines cannot fail", key="--kill", hint=f"1 to {most}: all but the sink")
 
 
+def _settings_label(settings: Mapping[str, Any]) -> list[str]:
+    return [f"{key.rpartition('.')[2]}={_word(value)}" for key, value in settings.items()]
+
+
 def _word(value: Any) -> str:
     return "".join(c if c.isalnum() or c in "._-" else "_" for c in str(value))
 
 
-def _write_report(comparison: Comparison) -> None:
-    try:
-        from topologies import report
-    except ImportError:
-        return
-    report.write([run.folder for run in comparison.runs], comparison.folder / "report.html")
+def _write_reports(comparison: Comparison) -> None:
+    """One page, or one for each combination of swept settings."""
+    groups: dict[str, list[Path]] = {}
+    for case, run in zip(comparison.cases, comparison.runs, strict=True):
+        name = ",".join(["report", *_settings_label(case.settings)])
+        groups.setdefault(name, []).append(run.folder)
+    for name, folders in groups.items():
+        write_page(folders, comparison.folder / f"{name}.html")

@@ -7,7 +7,7 @@ Owns the order of things and what the manifest says; how a run is run is the fab
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -109,3 +109,13 @@ def _not_modelled(plan: Plan, chosen: Chosen) -> list[str]:
     else:
         notes.append("a crash discards unsynced data at the storage seam: the page cache outlives it")
     return notes
+
+
+def write_page(folders: Sequence[Path], target: Path) -> None:
+    """The report over these runs."""
+    try:
+        from topologies import reporting  # brings matplotlib, which a run does not need
+
+        reporting.write(folders, target)
+    except ImportError:
+        return

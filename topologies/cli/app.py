@@ -250,7 +250,7 @@ def report(
     """Write the report of runs anew, from their folders alone."""
     import topologies
 
-    print(topologies.write_report(folders, out or folders[0] / "report.html"))
+    print(topologies.report(folders, out or folders[0] / "report.html"))
 
 
 @app.command()
