@@ -174,7 +174,7 @@ def test_the_queue_is_bounded_in_bytes() -> None:
 
 
 def test_a_session_that_is_present_but_empty_is_subscribed_again() -> None:
-    """The restarted hub accepted the sink, and its CONNACK was lost: the session that the sink meets is new."""
+    """The restarted hub accepted the sink, but its CONNACK was lost: the session that is met next is new."""
     network = Network()
     network.power_cut("hub")
     network.wire.run(10.0)

@@ -59,6 +59,11 @@ class Broker:
             self._process.wait()
             self._process = None
 
+    def signal(self, number: int) -> None:
+        """Stop it, let it go on, ..."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def _accepts(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, "mosquitto ended"
