@@ -120,8 +120,8 @@ def the(device: str) -> str:
 def lines(summaries: Sequence[Summary]) -> list[Line]:
     """What is compared, in the order in which it is read.
 
-    Where runs differ in how many machines failed for good, only those with the fewest are compared in general,
-    and survivability has a line for each number.
+    Where runs differ in how many machines failed for good, only those with the fewest are compared in
+    general, and survivability has a line for each number.
     """
     everything, summaries = summaries, least_harmed(summaries)
     groups = architectures(summaries)
@@ -151,8 +151,8 @@ def lines(summaries: Sequence[Summary]) -> list[Line]:
     if any(summary.run.subscribers == "all" for summary in summaries):
         add(part, f"to the sink, within {deadline}", lambda s: s.storage.ratio, percent, "more")
     part = "Age at the sink"
-    add(part, "mean", lambda s: s.age.mean_s, seconds, "less")
-    add(part, "peak", lambda s: s.age.peak_s, seconds, "less")
+    add(part, "mean", lambda s: s.age.mean_s, age, "less")
+    add(part, "peak", lambda s: s.age.peak_s, age, "less")
     add(part, f"time above {deadline}", lambda s: s.age.share_above, percent, "less")
     for outage in shared_outages(summaries):
         _add_outage(add, outage, deadline)
@@ -195,7 +195,7 @@ def _add_outage(add: Callable[..., None], outage: Outage, deadline: str) -> None
     add(part, f"delivered within {deadline}", lambda s: effect_of(s, outage).during.ratio, percent, "more")
     add(part, "recovered afterwards", lambda s: effect_of(s, outage).recovered, count, None)
     add(part, "lost for good", lambda s: effect_of(s, outage).lost, count, "less")
-    add(part, "age, mean", lambda s: effect_of(s, outage).during.age_mean_s, seconds, "less")
+    add(part, "age, mean", lambda s: effect_of(s, outage).during.age_mean_s, age, "less")
     add(part, "time to recovery", lambda s: never(effect_of(s, outage).recovery_s), seconds, "less")
 
 
@@ -242,6 +242,15 @@ def seconds(value_s: float) -> str:
     if value_s < 5400:
         return f"{value_s / 60:.0f} min"
     return f"{value_s / 3600:.1f} h" if value_s < 172_800 else f"{value_s / 86_400:.0f} days"
+
+
+def age(value_s: float) -> str:
+    """Seconds with a tenth: an age has no use for milliseconds.
+
+    >>> age(0.692), age(13.04), age(250.0)
+    ('0.7 s', '13.0 s', '250 s')
+    """
+    return f"{value_s:.1f} s" if value_s < 100 else seconds(value_s)
 
 
 def size(bytes_: float) -> str:

@@ -1,0 +1,27 @@
+"""The report: one self-contained page over several runs, made from their folders alone.
+
+`answer` finds the words, `charts` and `drawing` the pictures, `page` puts them together; `report.html.j2` and
+`report.css` are the page. Nothing in it is fetched from anywhere, and it has no script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from topologies.manifest import Manifest
+from topologies.metrics.summary import read_summary
+from underlay.errors import InputError
+
+
+def write(folders: Sequence[Path], target: Path) -> None:
+    """Write the page over the runs in `folders` (one of each architecture and seed) to the file `target`.
+
+    Raises InputError where there is no run, or where a folder is none.
+    """
+    from topologies.reporting.page import render
+
+    if not folders:
+        raise InputError("there is no run to report on")
+    runs = [(Manifest.read(folder), read_summary(folder)) for folder in folders]
+    target.write_text(render(runs), encoding="utf-8")
