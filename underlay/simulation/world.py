@@ -164,8 +164,9 @@ class World:
     # ------------------------------------------------------------------------------------------------ helpers
 
     def _install(self) -> None:
+        devices = {device.name: device for device in self.plan.network.devices}
         for name, device_plan in self.plan.devices.items():
-            device = self.plan.network.device(name)
+            device = devices[name]
             host = Host(self, self.carrier.machines[name], device.clock, device.cpu_share)
             self.hosts[name] = host
             for program in device_plan.programs:
