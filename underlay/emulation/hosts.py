@@ -241,9 +241,8 @@ _SHELL_STARTER = (
     "--mount",
     "sh",
     "-c",
-    # /sys of this namespace, as under mnexec; a controlling terminal, so that sendInt reaches what runs in
-    # front.
-    'mount -t sysfs sysfs /sys 2>/dev/null; exec setsid --ctty "$@"',
+    # /sys of this namespace, and a session of its own, as under mnexec.
+    'mount -t sysfs sysfs /sys 2>/dev/null; exec setsid "$@"',
     "sh",
 )
 _PRINT_PID = 'sh -c \'printf "\\001%d\\012" $$; exec "$@"\' sh '

@@ -21,7 +21,17 @@ from underlay.emulation.links import TapLink
 from underlay.emulation.namespace import Namespace
 from underlay.emulation.net import Network
 from underlay.emulation.rtnetlink import NetlinkError, set_link
-from underlay.emulation.stock import CLI, LinearTopo, Node, SingleSwitchTopo, TCLink, Topo, TreeTopo, lg
+from underlay.emulation.stock import (
+    CLI,
+    LinearTopo,
+    Mininet,
+    Node,
+    SingleSwitchTopo,
+    TCLink,
+    Topo,
+    TreeTopo,
+    lg,
+)
 from underlay.errors import InputError, Unavailable
 
 pytestmark = pytest.mark.emulation
@@ -393,14 +403,26 @@ def test_it_works_in_a_pid_and_mount_namespace_too() -> None:
 
 def test_a_forked_child_that_ends_does_not_take_the_network_along() -> None:
     with Network(topo=SingleSwitchTopo(2)) as net:
+        running = net["h1"].popen("sleep 1000", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         child = os.fork()
         if child == 0:
-            for fd in net.descriptors():
-                os.close(fd)
             atexit._run_exitfuncs()
             os._exit(0)
         assert os.waitpid(child, 0) == (child, 0)
+        assert running.poll() is None
         assert net.pingAll(timeout="2") == 0
+
+
+def test_mininets_global_settings_are_not_even_attempted(monkeypatch: pytest.MonkeyPatch) -> None:
+    # They might be there already, from an earlier Mininet, and then writing them again would change nothing.
+    attempts: list[str] = []
+    monkeypatch.setattr("mininet.net.fixLimits", lambda: attempts.append("limits"))
+    monkeypatch.setattr(Mininet, "inited", False)
+    with Network(topo=SingleSwitchTopo(2)):
+        assert attempts == []
+    assert not Mininet.inited
+    Mininet(controller=None)
+    assert attempts == ["limits"]
 
 
 def test_settings_can_be_written_only_in_a_namespace_of_ours() -> None:
