@@ -113,9 +113,6 @@ def _not_modelled(plan: Plan, chosen: Chosen) -> list[str]:
 
 def write_page(folders: Sequence[Path], target: Path) -> None:
     """The report over these runs."""
-    try:
-        from topologies import reporting  # brings matplotlib, which a run does not need
+    from topologies import reporting  # brings matplotlib, which a run does not need
 
-        reporting.write(folders, target)
-    except ImportError:
-        return
+    reporting.write(folders, target)
