@@ -116,9 +116,8 @@ def _ranking(ranked: Sequence[tuple[str, Spread]], what: str, deadline: str) -> 
     verb = f"delivered {percent(best.mean)} of {what} within {deadline}"
     if len(alike) == len(ranked) > 1:
         return f"{_listed(alike)} each {verb}"
-    return ", ".join(
-        [f"{first} {verb}", *(_listed([f"{n} {percent(s.mean)}" for n, s in others]),)][: 1 + bool(others)]
-    )
+    rest = [_listed([f"{name} {percent(spread.mean)}" for name, spread in others])] if others else []
+    return ", ".join([f"{first} {verb}", *rest])
 
 
 def _what(summaries: Sequence[Summary]) -> str:

@@ -168,7 +168,16 @@ def by_device(
         axes.plot([min(there), max(there)], [y, y], color=GRID, linewidth=3, solid_capstyle="round", zorder=1)
     for architecture, row in values.items():
         xs = [row.get(device, float("nan")) for device in devices]
-        axes.plot(xs, rows, "o", color=palette[architecture], markersize=7.5, markeredgecolor=PAPER, zorder=3)
+        axes.plot(
+            xs,
+            rows,
+            "o",
+            color=palette[architecture],
+            markersize=8,
+            markeredgecolor=PAPER,
+            zorder=3,
+            clip_on=False,
+        )
     axes.set_yticks(list(rows), devices)
     axes.tick_params(axis="y", labelcolor=INK)
     axes.set_ylim(len(devices) - 0.4, -0.6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -47,7 +48,17 @@ def render(runs: Runs) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["tied"] = tied
     return environment.get_template("report.html.j2").render(_context(runs))
+
+
+def tied(text: str) -> str:
+    """Numbers and their units stay on one line.
+
+    >>> tied("within 10 s of it").replace("\u00a0", "_")
+    'within 10_s of it'
+    """
+    return re.sub(r"(?<=\d) (?=(?:s|ms|min|h|days|%|B|kB|MB|GB|J|mJ)\b|%)", "\u00a0", text)
 
 
 def _context(runs: Runs) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Colours, the same for an architecture in every chart and table, in light and in dark.
 
-Charts are drawn with placeholder colours; in the page these become CSS variables, whose values the style sheet
-chooses by `prefers-color-scheme`.
+Charts are drawn with placeholder colours; in the page these become CSS variables, whose values the style
+sheet chooses by `prefers-color-scheme`.
 """
 
 from __future__ import annotations
