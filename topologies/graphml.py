@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree.ElementTree import ParseError
 
 from topologies.profiles import unknown
-from topologies.shapes import HUB, SINK, Edge, Place, Role
+from topologies.shapes import HUB, SINK, Edge, Layout, Place, Role
 from topologies.spec import LinkSettings
 from underlay.errors import InputError
 
@@ -17,8 +17,8 @@ _DEVICE_KEYS = {"profile", "battery_j", "cpu_share", "memory_mb", "clock_offset_
 _LINK_KEYS = set(LinkSettings.__struct_fields__) - {"opportunities_file"}
 
 
-def read_graphml(path: Path, hub: str) -> tuple[list[Place], list[Edge], tuple[str, ...]]:
-    """Places, edges, and where a sink that the file does not have would go.
+def read_graphml(path: Path, hub: str) -> Layout:
+    """Places and edges, with a sink if the file has one.
 
     Raises InputError where the file is missing, no GraphML, or has no node called `hub`.
     """
@@ -40,20 +40,17 @@ def read_graphml(path: Path, hub: str) -> tuple[list[Place], list[Edge], tuple[s
             raise unknown("node", hub, graph.nodes, "network.hub")
         hub = wanted
     roles = {name: _role_of(name, data) for name, data in graph.nodes(data=True)}
-    centrality = nx.betweenness_centrality(graph)
-    by_centrality = sorted(graph.nodes, key=lambda name: (-centrality[name], name))
     if not hub:
-        hub = next((name for name in graph.nodes if roles[name] == "hub"), by_centrality[0])
+        centrality = nx.betweenness_centrality(graph)
+        central = min(graph.nodes, key=lambda name: (-centrality[name], name))
+        hub = next((name for name in graph.nodes if roles[name] == "hub"), central)
     roles[hub] = "hub"
-    second = next((name for name in by_centrality if name != hub and roles[name] != "sink"), hub)
 
-    places = [
+    places = tuple(
         Place(name, roles[name], *position, settings=_kept(graph.nodes[name], _DEVICE_KEYS))
         for name, position in _positions(graph).items()
-    ]
-    edges = [Edge(a, b, _kept(data, _LINK_KEYS)) for a, b, data in graph.edges(data=True)]
-    sink_at = () if "sink" in roles.values() else (hub, second)
-    return places, edges, sink_at
+    )
+    return Layout(places, tuple(Edge(a, b, _kept(data, _LINK_KEYS)) for a, b, data in graph.edges(data=True)))
 
 
 def _clean(name: object) -> str:

@@ -13,7 +13,7 @@ Every layout has the same cast, so that every architecture and every fault finds
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from math import ceil, cos, hypot, isqrt, pi, sin
 from pathlib import Path
@@ -70,14 +70,19 @@ class Shape(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     def layout(self, seed: int, folder: Path = Path()) -> Layout:
         """Places and edges. `seed` matters to random shapes only; `folder` is where relative file names
         start."""
-        places, edges, sink_at = self.plain(seed, folder)
-        if not any(place.role == "sink" for place in places):
+        plain = self.plain(seed, folder)
+        places, edges = list(plain.places), list(plain.edges)
+        if all(place.role != "sink" for place in places):
             places.append(Place(SINK, "sink", *_beside(places)))
-        edges += [Edge(device, SINK) for device in self.sink_at or sink_at]
+            sink_at = self.sink_at or (_two_footholds(plain) if plain.edges else ())
+            edges += [Edge(device, SINK) for device in sink_at]
+        else:
+            sink = next(place.name for place in places if place.role == "sink")
+            edges += [Edge(device, sink) for device in self.sink_at]
         return Layout(tuple(places), tuple(_towards_sink(places, edges)))
 
-    def plain(self, seed: int, folder: Path) -> tuple[list[Place], list[Edge], tuple[str, ...]]:
-        """The shape without its sink, and where the sink goes by default."""
+    def plain(self, seed: int, folder: Path) -> Layout:
+        """The shape without its sink."""
         raise AssertionError("a shape defines plain()")  # unreachable: msgspec only builds tagged shapes
 
 
@@ -88,17 +93,13 @@ class Cast(Shape, frozen=True, kw_only=True):
     relays: Count = 2
     """Machines between the birdhouses and the hub; the cache nodes of the caching architecture."""
 
-    def _second(self) -> str:
-        """The sink's second foothold where a shape has no better idea."""
-        return "relay1" if self.relays else f"cam{self.birdhouses}"
-
 
 class Star(Cast, frozen=True, tag="star", kw_only=True):
     """Every birdhouse hears the hub, and one relay where there are any."""
 
     relays: Count = 0
 
-    def plain(self, seed: int, folder: Path) -> tuple[list[Place], list[Edge], tuple[str, ...]]:
+    def plain(self, seed: int, folder: Path) -> Layout:
         places = [Place(HUB, "hub", 0.5, 0.5)]
         places += [
             Place(f"relay{k}", "relay", *_on_circle(k, self.relays, 0.2)) for k in _numbers(self.relays)
@@ -112,7 +113,7 @@ class Star(Cast, frozen=True, tag="star", kw_only=True):
             edges.append(Edge(f"cam{i}", HUB))
             if self.relays:
                 edges.append(Edge(f"cam{i}", f"relay{1 + (i - 1) * self.relays // self.birdhouses}"))
-        return places, edges, (HUB, self._second())
+        return Layout(tuple(places), tuple(edges))
 
 
 class Tree(Cast, frozen=True, tag="tree", kw_only=True):
@@ -125,7 +126,7 @@ class Tree(Cast, frozen=True, tag="tree", kw_only=True):
     ring: bool = False
     """Whether relays also hear their neighbours, so that the tree survives its root."""
 
-    def plain(self, seed: int, folder: Path) -> tuple[list[Place], list[Edge], tuple[str, ...]]:
+    def plain(self, seed: int, folder: Path) -> Layout:
         parents = {
             1 + k: (0 if k < self.branching else 1 + (k - self.branching) // self.branching)
             for k in range(self.relays)
@@ -153,26 +154,26 @@ class Tree(Cast, frozen=True, tag="tree", kw_only=True):
             reach = min(self.uplinks, self.relays)
             parents_of_cam = [f"relay{1 + (first + n) % self.relays}" for n in range(reach)] or [HUB]
             edges += [Edge(f"cam{i}", parent) for parent in parents_of_cam]
-        return places, edges, (HUB, self._second())
+        return Layout(tuple(places), tuple(edges))
 
 
 class Line(Cast, frozen=True, tag="line", kw_only=True):
     """One after another from the hub, relays evenly among the birdhouses; the sink is attached at both
     ends."""
 
-    def plain(self, seed: int, folder: Path) -> tuple[list[Place], list[Edge], tuple[str, ...]]:
+    def plain(self, seed: int, folder: Path) -> Layout:
         order = [HUB, *_mixed(self.birdhouses, self.relays)]
         places = [
             Place(name, _role(name), 0.05 + 0.9 * n / max(1, len(order) - 1), 0.5)
             for n, name in enumerate(order)
         ]
-        return places, [Edge(b, a) for a, b in pairwise(order)], (order[0], order[-1])
+        return Layout(tuple(places), tuple(Edge(b, a) for a, b in pairwise(order)))
 
 
 class Ring(Cast, frozen=True, tag="ring", kw_only=True):
-    """A closed line; the sink is attached at the hub and opposite to it."""
+    """A closed line."""
 
-    def plain(self, seed: int, folder: Path) -> tuple[list[Place], list[Edge], tuple[str, ...]]:
+    def plain(self, seed: int, folder: Path) -> Layout:
         order = [HUB, *_mixed(self.birdhouses, self.relays)]
         places = [
             Place(name, _role(name), *_on_circle(n + 1, len(order), 0.42)) for n, name in enumerate(order)
@@ -180,7 +181,7 @@ class Ring(Cast, frozen=True, tag="ring", kw_only=True):
         edges = [Edge(b, a) for a, b in pairwise(order)]
         if len(order) > 2:
             edges.append(Edge(order[-1], order[0]))
-        return places, edges, (HUB, order[len(order) // 2])
+        return Layout(tuple(places), tuple(edges))
 
 
 class Grid(Cast, frozen=True, tag="grid", kw_only=True):
@@ -189,7 +190,7 @@ class Grid(Cast, frozen=True, tag="grid", kw_only=True):
     columns: Count = 0
     """0 makes it about square."""
 
-    def plain(self, seed: int, folder: Path) -> tuple[list[Place], list[Edge], tuple[str, ...]]:
+    def plain(self, seed: int, folder: Path) -> Layout:
         others = _mixed(self.birdhouses, self.relays)
         total = len(others) + 1
         columns = self.columns or isqrt(total - 1) + 1
@@ -202,7 +203,7 @@ class Grid(Cast, frozen=True, tag="grid", kw_only=True):
         ]
         edges = [Edge(order[n], order[n + 1]) for n in range(total - 1) if (n + 1) % columns]
         edges += [Edge(order[n], order[n + columns]) for n in range(total - columns)]
-        return places, edges, (HUB, self._second())
+        return Layout(tuple(places), tuple(edges))
 
 
 class Geometric(Cast, frozen=True, tag="geometric", kw_only=True):
@@ -212,7 +213,7 @@ class Geometric(Cast, frozen=True, tag="geometric", kw_only=True):
     side_m: Metres = 100.0
     range_m: Metres = 40.0
 
-    def plain(self, seed: int, folder: Path) -> tuple[list[Place], list[Edge], tuple[str, ...]]:
+    def plain(self, seed: int, folder: Path) -> Layout:
         rng = seeded(seed, "shape", "geometric")
         places = [Place(HUB, "hub", 0.5, 0.5)]
         places += [
@@ -230,7 +231,7 @@ class Geometric(Cast, frozen=True, tag="geometric", kw_only=True):
                 key="network.range_m",
                 hint=f"{needed_m:.1f} m would connect them with this seed",
             )
-        return places, edges, (HUB, self._second())
+        return Layout(tuple(places), tuple(edges))
 
 
 class GraphML(Shape, frozen=True, tag="graphml", kw_only=True):
@@ -245,7 +246,7 @@ class GraphML(Shape, frozen=True, tag="graphml", kw_only=True):
     hub: str = ""
     """The node that plays the hub."""
 
-    def plain(self, seed: int, folder: Path) -> tuple[list[Place], list[Edge], tuple[str, ...]]:
+    def plain(self, seed: int, folder: Path) -> Layout:
         from topologies.graphml import read_graphml
 
         return read_graphml(folder / self.file, self.hub)
@@ -254,13 +255,12 @@ class GraphML(Shape, frozen=True, tag="graphml", kw_only=True):
 class Custom(Cast, frozen=True, tag="custom", kw_only=True):
     """The cast without any edge: every link is a `[[link]]` or a `[[channel]]` of the spec."""
 
-    def plain(self, seed: int, folder: Path) -> tuple[list[Place], list[Edge], tuple[str, ...]]:
+    def plain(self, seed: int, folder: Path) -> Layout:
         order = [HUB, *_mixed(self.birdhouses, self.relays)]
-        return (
-            [Place(name, _role(name), *_on_circle(n + 1, len(order), 0.42)) for n, name in enumerate(order)],
-            [],
-            (),
+        places = (
+            Place(name, _role(name), *_on_circle(n + 1, len(order), 0.42)) for n, name in enumerate(order)
         )
+        return Layout(tuple(places), ())
 
 
 AnyShape = Star | Tree | Line | Ring | Grid | Geometric | GraphML | Custom
@@ -287,6 +287,37 @@ def hops_from(edges: Iterable[tuple[str, str]], start: str) -> dict[str, int]:
                 found[peer] = found[device] + 1
                 queue.append(peer)
     return found
+
+
+def two_disjoint_paths(edges: Iterable[tuple[str, str]], birdhouses: Sequence[str], sink: str) -> bool:
+    """Whether the sink has two paths to birdhouses that share no machine (max-flow; Menger's theorem)."""
+    import networkx as nx
+
+    graph: nx.Graph[str] = nx.Graph(list(edges))
+    if sink not in graph:
+        return False
+    if len(set(graph[sink]) & set(birdhouses)) >= 2:
+        return True
+    source = birdhouses[0]
+    if len(birdhouses) > 1:
+        source = "all birdhouses"
+        graph.add_edges_from((source, name) for name in birdhouses)
+    return bool(nx.node_connectivity(graph, source, sink) >= 2)
+
+
+def _two_footholds(plain: Layout) -> tuple[str, ...]:
+    """Where the sink goes by default: the hub, and the last relay with which it has two disjoint paths, else
+    the birdhouse furthest from the hub, with which it always has, if there is any at all."""
+    hub = next(place.name for place in plain.places if place.role == "hub")
+    birdhouses = [place.name for place in plain.places if place.role == "birdhouse"]
+    pairs = [(edge.a, edge.b) for edge in plain.edges]
+    for place in reversed(plain.places):
+        if place.role == "relay" and two_disjoint_paths(
+            [*pairs, (hub, SINK), (place.name, SINK)], birdhouses, SINK
+        ):
+            return hub, place.name
+    hops = hops_from(pairs, hub)
+    return hub, max(reversed(birdhouses), key=lambda name: hops.get(name, 0))
 
 
 def _towards_sink(places: list[Place], edges: list[Edge]) -> Iterator[Edge]:

@@ -51,7 +51,7 @@ class LinkSettings(_Table, frozen=True, kw_only=True):
 
 
 class LinkClass(LinkSettings, frozen=True, kw_only=True):
-    """All links of a class: `links.radio` (a birdhouse at one end) or `links.backhaul` (the others)."""
+    """All links of a class."""
 
     shared: bool = False
     """One channel for all of them: half-duplex, a broadcast heard by all in range."""
@@ -60,13 +60,13 @@ class LinkClass(LinkSettings, frozen=True, kw_only=True):
 
 
 class RadioLinks(LinkClass, frozen=True, kw_only=True):
-    """Links with a birdhouse at one end."""
+    """Links between a birdhouse and another machine but the sink."""
 
     profile: str | None = "wifi-edge"
 
 
 class BackhaulLinks(LinkClass, frozen=True, kw_only=True):
-    """Links between relays, hub and sink."""
+    """All other links: between relays and hub, and to the sink."""
 
     profile: str | None = "ethernet-100m"
 

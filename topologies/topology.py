@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from topologies.profiles import device_profile, link_profile, radio_of, unknown
-from topologies.shapes import Edge, Layout, Place, Role, hops_from
+from topologies.shapes import Edge, Layout, Place, Role, hops_from, two_disjoint_paths
 from topologies.spec import (
     DeviceSettings,
     ExplicitChannel,
@@ -224,7 +224,8 @@ def _edges(spec: Spec, layout: Layout, cast: Cast, covered: set[frozenset[str]])
 
 
 def _class_of(edge: Edge, cast: Cast) -> str:
-    return "radio" if "birdhouse" in (cast.roles[edge.a], cast.roles[edge.b]) else "backhaul"
+    roles = (cast.roles[edge.a], cast.roles[edge.b])
+    return "radio" if "birdhouse" in roles and "sink" not in roles else "backhaul"
 
 
 def _from_file(edge: Edge) -> LinkSettings:
@@ -365,20 +366,13 @@ def _check_connected(topology: Topology) -> None:
 
 
 def _check_two_paths(topology: Topology) -> None:
-    """The sink must have two paths to birdhouses that share no machine (max-flow, Menger's theorem)."""
-    import networkx as nx
-
-    everyone = "*"
-    graph = nx.Graph(list(topology.network.edges()))
-    graph.add_edges_from((everyone, name) for name in topology.birdhouses)
     sink = topology.sink
-    direct = sum(1 for peer in graph[sink] if topology.roles[peer] == "birdhouse")
-    if direct >= 2 or nx.node_connectivity(graph, everyone, sink) >= 2:
+    if two_disjoint_paths(topology.network.edges(), topology.birdhouses, sink):
         return
     raise InputError(
         f"{sink} has only one path to the birdhouses: whatever fails on it fails every architecture alike",
         key="network.sink_at",
         hint="attach it in two places, such as sink_at = ["
-        + ", ".join(f'"{name}"' for name in [topology.hub, topology.cache])
+        + ", ".join(f'"{name}"' for name in [topology.hub, topology.birdhouses[-1]])
         + "]",
     )
