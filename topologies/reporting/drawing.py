@@ -78,19 +78,24 @@ def topology(
     roles = {device.name: device.role for device in manifest.devices}
     crashed = {outage.subject for run in runs for outage in run.outages if outage.kind == "crash"}
     small = len(roles) > LABELLED_MAX
+    peers: defaultdict[str, list[str]] = defaultdict(list)
+    for link in manifest.links:
+        peers[link.a].append(link.b)
+        peers[link.b].append(link.a)
     senders = {key.partition("/")[2]: amount for key, amount in bytes_by_link.items() if "/" in key}
     for device, (x, y) in at.items():
         if senders.get(device):
             halo = 10 + 22 * sqrt(senders[device] / most_bytes)
             axes.plot([x], [y], "o", color=colour, alpha=0.30, markersize=halo, markeredgewidth=0, zorder=2)
-        _device(canvas, device, roles[device], x, y, crashed=device in crashed, small=small)
+        above = sum(y - at[peer][1] for peer in peers[device]) > 0
+        _device(canvas, device, roles[device], x, y, crashed=device in crashed, small=small, above=above)
     axes.set_xlim(_range([x for x, _ in at.values()]))
     axes.set_ylim(_range([y for _, y in at.values()]))
     return canvas.svg(name, f"Bytes on each link, {manifest.architecture}", palette)
 
 
 def _device(
-    canvas: Canvas, device: str, role: str, x: float, y: float, *, crashed: bool, small: bool
+    canvas: Canvas, device: str, role: str, x: float, y: float, *, crashed: bool, small: bool, above: bool
 ) -> None:
     axes = canvas.axes
     plain = role == "birdhouse"
@@ -109,10 +114,10 @@ def _device(
     axes.annotate(
         device,
         (x, y),
-        xytext=(0, -size * 0.5 - 4),
+        xytext=(0, (size * 0.5 + 4) * (1 if above else -1)),
         textcoords="offset points",
         ha="center",
-        va="top",
+        va="bottom" if above else "top",
         zorder=6,
         fontsize=SMALL_PX - 1.5 if plain else SMALL_PX,
         color=ALERT if crashed else MUTED if plain else INK,
