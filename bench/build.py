@@ -73,14 +73,14 @@ def stock(hosts: int) -> Times:
     return _timed(lambda: Mininet(topo=_star(hosts), link=TCLink, controller=None))
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Print the tables."""
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("--runs", type=int, default=3, help="runs of each, of which the median is shown")
     options.add_argument("--one", nargs=2, metavar=("WHAT", "HOSTS"), help=argparse.SUPPRESS)
-    chosen = options.parse_args()
+    chosen = options.parse_args(arguments)
     if chosen.one:
         what, hosts = chosen.one
         print(json.dumps(_KINDS[what](int(hosts))))

@@ -401,6 +401,14 @@ def test_it_works_in_a_pid_and_mount_namespace_too() -> None:
     assert (ended.returncode, ended.stdout) == (0, "['1']\n"), ended.stderr
 
 
+def test_a_wire_into_the_machines_own_namespace_is_taken_out_again() -> None:
+    with Network() as net:
+        outside = net.addHost("outside", inNamespace=False, ip=None)
+        net.addLink(outside, net.addHost("h1", ip=None))
+        assert "outside-eth0:" in Path("/proc/net/dev").read_text()
+        assert outside.intf().isUp()
+
+
 def test_a_forked_child_that_ends_does_not_take_the_network_along() -> None:
     with Network(topo=SingleSwitchTopo(2)) as net:
         running = net["h1"].popen("sleep 1000", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
