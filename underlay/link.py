@@ -33,7 +33,8 @@ class LinkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     loss_ratio: float = 0.0
     """Mean share of fragments lost, 0..1."""
     burst_frames: float = 1.0
-    """Mean length of a loss burst in fragments, >= 1; 1 with L small is nearly independent loss."""
+    """Mean length of a loss burst in fragments, >= 1. Never less than that of independent losses,
+    1 / (1 - loss_ratio), so that 1, the default, is independent loss."""
     queue_bytes: int = 75_000
     """Bytes that may wait before the link; a frame that would exceed it is dropped (tail drop)."""
     mtu_bytes: int = 1500
@@ -54,10 +55,6 @@ class LinkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("rate_kbps must be above 0")
         if self.jitter_ms > self.delay_ms:
             raise ValueError(f"jitter_ms = {self.jitter_ms} exceeds delay_ms = {self.delay_ms}")
-        if self.loss_ratio < 1.0 and self.loss_ratio * (self.burst_frames + 1.0) > self.burst_frames:
-            raise ValueError(
-                f"loss_ratio = {self.loss_ratio} cannot come in bursts of mean {self.burst_frames}"
-            )
         if self.opportunities_ms and (
             list(self.opportunities_ms) != sorted(self.opportunities_ms) or self.opportunities_ms[-1] <= 0
         ):
@@ -95,7 +92,7 @@ class LossProcess:
 
     Args:
         loss_ratio: mean share lost, 0..1 (1 loses everything).
-        burst_frames: mean length of a run of losses.
+        burst_frames: mean length of a run of losses, at least that of independent ones.
         rng: this direction's own random stream.
     """
 
@@ -103,7 +100,7 @@ class LossProcess:
 
     def __init__(self, loss_ratio: float, burst_frames: float, rng: Random) -> None:
         self._random = rng.random
-        leave = 0.0 if loss_ratio >= 1.0 else 1.0 / burst_frames
+        leave = min(1.0 / burst_frames, 1.0 - loss_ratio)
         enter = 1.0 if loss_ratio >= 1.0 else leave * loss_ratio / (1.0 - loss_ratio)
         self._log_stay_bad = _log_of_staying(leave)
         self._log_stay_good = _log_of_staying(enter)
