@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Literal, get_args
 
+from topologies.experiment import options_of
 from topologies.manifest import Chosen
 from topologies.profiles import unknown
 from topologies.spec import Spec
@@ -54,4 +55,10 @@ def _probe_mininet(spec: Spec) -> tuple[Literal["ether", "netem"], str]:
         raise Unavailable("it needs Linux", hint="`vagrant up` gives one; --fabric simulation runs here")
     from underlay.emulation import doctor
 
-    return doctor.choose_enforcer(spec.fabric.enforcer, shared=bool(spec.channel))
+    shared = bool(spec.channel) or spec.links.radio.shared or spec.links.backhaul.shared
+    enforcer, why = doctor.choose_enforcer(spec.fabric.enforcer, shared=shared)
+    if any(options_of(spec, name)[0] == "star" for name in spec.architectures):
+        for finding in doctor.examine():
+            if finding.need == "star" and not finding.good:
+                raise Unavailable(f"{finding.name}: {finding.detail}", hint=finding.remedy)
+    return enforcer, why

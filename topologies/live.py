@@ -15,14 +15,17 @@ from topologies.runner import Say
 from underlay.errors import Unavailable
 
 
+_UP = "up; Ctrl-C takes it down; `birdhouse exec NODE COMMAND` and `birdhouse logs NODE` look inside"
+
+
 def keep_up(experiment: Experiment, *, cli: bool, say: Say) -> None:
     """Run the experiment's plan until interrupted. Faults happen at their times; others by hand."""
     from underlay.emulation.fabric import Emulation
 
     plan = msgspec.structs.replace(build_plan(experiment), duration_s=inf)
     with building(new_folder(f"{experiment.spec.name}-up", None)) as partial:
-        say("coming up; Ctrl-C takes it down; `birdhouse exec NODE COMMAND` and `logs NODE` look inside")
-        Emulation().run(plan, partial)
+        say("coming up")
+        Emulation().run(plan, partial, verify=False, cli=cli, on_start=lambda: say(_UP))
 
 
 def execute(node: str, command: Sequence[str], run: str | None = None) -> int:
