@@ -180,22 +180,23 @@ class Publisher:
     def on_connected(self, ctx: Context, message: Connected) -> None:
         index = self._brokers.index(message.broker)
         better = index < self._using and self._config.return_to_preferred
-        if better or self._used.failures >= self._config.failover_after:
+        if better or self._used.failures:
             self._use(ctx, index)
         for broker in self._brokers:
             self._leave_if_done(ctx, broker)
         self._publish(ctx)
 
     def on_disconnected(self, ctx: Context, message: Disconnected) -> None:
+        session = self._sessions[message.broker]
         if self._config.qos == 0:
             # Nothing holds on to these but we: what had not been handed to the network waits again.
             self._take_back(message.broker)
-        index = self._brokers.index(message.broker)
-        if index == self._using and self._sessions[message.broker].failures >= self._config.failover_after:
-            self._use(ctx, (index + 1) % len(self._brokers))
-        elif index != self._using and self._carries(message.broker):
-            # It was on its way out, and did not live to acknowledge the rest.
+        if session is self._used and session.failures >= self._config.failover_after:
+            self._use(ctx, (self._using + 1) % len(self._brokers))
+        if session is not self._used:
             self._abandon(ctx, message.broker)
+            if not self._config.return_to_preferred and not self._keep_all:
+                session.close(ctx)
         self._publish(ctx)
 
     def on_unheard_timer(self, ctx: Context) -> None:
@@ -228,9 +229,8 @@ class Publisher:
             ctx.send(CLIENT, Publish(session.broker, entry.token, entry.topic, entry.payload, qos, retain))
 
     def _on_published(self, ctx: Context, message: Published) -> None:
-        if self._carried_by.get(message.token) != message.broker:
-            return  # already taken elsewhere
-        del self._carried_by[message.token]
+        if self._carried_by.pop(message.token, None) is None:
+            return  # of one that was taken back
         self._probing = message.reason_code == NO_MATCHING_SUBSCRIBERS and self._config.require_subscriber
         if self._probing:
             self._outbox.put_back([message.token])
@@ -243,21 +243,15 @@ class Publisher:
         self._leave_if_done(ctx, message.broker)
 
     def _use(self, ctx: Context, index: int) -> None:
-        """Publish over that broker from now on."""
-        if index == self._using:
-            return
-        old = self._used
+        """Publish over that broker from now on. What the one before it carries, it may still acknowledge."""
         self._using = index
         self._used.open(ctx)
-        if old.state != "connected":
-            self._abandon(ctx, old.broker)
-            if not self._config.return_to_preferred and not self._keep_all:
-                old.close(ctx)
-        self._leave_if_done(ctx, old.broker)
 
     def _abandon(self, ctx: Context, broker: str) -> None:
-        ctx.send(CLIENT, Forget(broker))
-        self._take_back(broker)
+        """Take back what a broker carries and will not acknowledge soon."""
+        if self._carries(broker):
+            ctx.send(CLIENT, Forget(broker))
+            self._take_back(broker)
 
     def _take_back(self, broker: str) -> None:
         tokens = [token for token, carrier in self._carried_by.items() if carrier == broker]

@@ -6,18 +6,31 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import pytest
 
 from edge.events import Delivered, Discarded, SessionChanged, Stored
-from edge.mqtt.messages import Publish
+from edge.mqtt.messages import (
+    NO_MATCHING_SUBSCRIBERS,
+    Connected,
+    Disconnect,
+    Disconnected,
+    Forget,
+    Publish,
+    Published,
+)
 from edge.mqtt.model_broker import BrokerConfig, ModelBroker
 from edge.mqtt.model_client import ModelClient
+from edge.mqtt.outbox import Outbox
 from edge.mqtt.packets import BROKER, MQTT_5, PublishPacket
 from edge.mqtt.session import SessionConfig
 from edge.observation import Observation, ObservationId, Observed
 from edge.sink import Sink
 from edge.star import Arrivals, PublishConfig, Star, StarConfig, SubscribeConfig
 from tests.edge.mqtt.wire import Wire
+from underlay.messages import Message
+from underlay.node import Node
+from underlay.store import OrderedMap
 
 SESSION = SessionConfig(keepalive_s=4, connect_timeout_s=2.0, backoff_base_s=0.5, backoff_max_s=4.0)
 
@@ -301,6 +314,131 @@ def test_reconnecting_backs_off_and_no_two_devices_do_it_alike() -> None:
         assert waits[0] < waits[3]
         assert max(waits) <= SESSION.connect_timeout_s + SESSION.backoff_max_s
     assert len({tuple(times) for times in attempts.values()}) == 3
+
+
+class Client(Node):
+    """In the place of the device's MQTT client: does nothing, so that a test can say what it says."""
+
+
+class Scripted:
+    """A publishing star node alone, whose client speaks as the test wants."""
+
+    def __init__(self, publish: PublishConfig, *brokers: str) -> None:
+        self.wire = Wire()
+        self._config = StarConfig(brokers or ("hub",), publish=publish, session=SESSION)
+        self.wire.add("cam/@mqtt", Client)
+        self.wire.add("cam/star", partial(Star, self._config))
+
+    def hear(self, *messages: Message) -> None:
+        for message in messages:
+            self.wire.tell("cam/star", "@mqtt", message)
+            self.wire.run(0.0)
+
+    def observe(self, *sequences: int) -> None:
+        for n in sequences:
+            observation = Observation(ObservationId("cam", n), "motion", 0.0, 0.0, b"")
+            self.wire.tell("cam/star", "cam/sensors", Observed(observation))
+            self.wire.run(0.0)
+
+    def said(self, kind: type[Message]) -> list[Any]:
+        return [message for message in self.wire.local["cam"] if isinstance(message, kind)]
+
+    def published(self) -> list[tuple[str, int]]:
+        """Broker and token of each publish."""
+        return [(message.broker, message.token) for message in self.said(Publish)]
+
+
+CONNECTED = Connected("hub", session_present=False, receive_maximum=20)
+LOST = Disconnected("hub", "closed")
+
+
+def test_what_a_broker_refuses_is_discarded() -> None:
+    star = Scripted(PublishConfig())
+    star.hear(CONNECTED)
+    star.observe(0)
+    star.hear(Published("hub", 1, 0x97))
+    assert star.wire.events_of(Discarded) == [Discarded("cam:0", "refused")]
+
+
+def test_the_brokers_receive_maximum_bounds_the_window() -> None:
+    star = Scripted(PublishConfig(in_flight_max=16))
+    star.hear(msgspec.structs.replace(CONNECTED, receive_maximum=2))
+    star.observe(0, 1, 2)
+    assert star.published() == [("hub", 1), ("hub", 2)]
+    star.hear(Published("hub", 1, 0))
+    assert star.published()[2:] == [("hub", 3)]
+
+
+def test_while_nobody_is_subscribed_one_observation_at_a_time_is_tried() -> None:
+    star = Scripted(PublishConfig(unheard_retry_s=1.0))
+    star.hear(CONNECTED)
+    star.observe(0, 1, 2)
+    star.hear(*(Published("hub", token, NO_MATCHING_SUBSCRIBERS) for token in (1, 2, 3)))
+    assert star.published() == [("hub", 1), ("hub", 2), ("hub", 3)]
+    star.wire.run(1.0)
+    assert star.published()[3:] == [("hub", 1)]
+    star.hear(Published("hub", 1, 0))
+    assert star.published()[4:] == [("hub", 2), ("hub", 3)]
+
+
+def test_of_qos_0_what_did_not_reach_the_network_goes_again() -> None:
+    star = Scripted(PublishConfig(qos=0))
+    star.hear(CONNECTED)
+    star.observe(0, 1)
+    star.hear(Published("hub", 1, 0), LOST, CONNECTED)
+    assert star.published() == [("hub", 1), ("hub", 2), ("hub", 2)]
+
+
+def test_of_qos_1_what_is_not_acknowledged_is_left_to_the_client_while_the_session_lasts() -> None:
+    star = Scripted(PublishConfig(qos=1))
+    star.hear(CONNECTED)
+    star.observe(0)
+    star.hear(LOST, CONNECTED)
+    assert star.published() == [("hub", 1)]
+
+
+def test_a_failover_takes_along_what_the_failed_broker_had_not_acknowledged() -> None:
+    star = Scripted(PublishConfig(failover_after=2), "hub", "standby")
+    star.hear(CONNECTED)
+    star.observe(0, 1)
+    star.hear(Published("hub", 1, 0), LOST)
+    star.wire.run(1.0)
+    star.hear(LOST)
+    assert star.said(Forget) == [Forget("hub")]
+    star.hear(Connected("standby", session_present=False, receive_maximum=20))
+    assert star.published()[2:] == [("standby", 2)]
+
+
+def test_on_return_the_standby_is_left_when_it_has_acknowledged_everything() -> None:
+    star = Scripted(PublishConfig(failover_after=1), "hub", "standby")
+    star.hear(CONNECTED, LOST, Connected("standby", session_present=False, receive_maximum=20))
+    star.observe(0)
+    star.hear(CONNECTED)
+    star.observe(1)
+    assert star.published() == [("standby", 1), ("hub", 2)]
+    assert star.said(Disconnect) == []
+    star.hear(Published("standby", 1, 0))
+    assert star.said(Disconnect) == [Disconnect("standby")]
+
+
+def test_a_standby_that_fails_before_it_has_acknowledged_everything_gives_it_back() -> None:
+    star = Scripted(PublishConfig(failover_after=1), "hub", "standby")
+    star.hear(CONNECTED, LOST, Connected("standby", session_present=False, receive_maximum=20))
+    star.observe(0)
+    star.hear(CONNECTED, Disconnected("standby", "closed"))
+    assert star.published() == [("standby", 1), ("hub", 1)]
+
+
+def test_entries_taken_back_keep_their_places() -> None:
+    store, outbox = OrderedMap(), Outbox(10, 1000, "drop-oldest", durable=False)
+    for name in "abc":
+        assert list(outbox.add(store, name, "topic", b"")) == []
+    first, second = outbox.take(), outbox.take()
+    assert first is not None
+    assert second is not None
+    outbox.put_back([second.token])
+    outbox.put_back([first.token])
+    assert [entry.id for entry in iter(outbox.take, None)] == ["a", "b", "c"]
 
 
 def _attempts(seed: int) -> list[float]:

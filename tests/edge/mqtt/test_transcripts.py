@@ -114,6 +114,26 @@ def subscriber_away() -> Scenario:
     return scenario
 
 
+def stale_acknowledgement() -> Scenario:
+    """An acknowledgement that comes after the connection it belongs to is void."""
+    scenario = Scenario()
+    scenario.client("cam")
+    scenario.client("sink", acknowledges=False)
+    for name in ("sink", "cam"):
+        scenario.connect(name)
+    scenario.subscribe("sink", 1)
+    scenario.publish("cam", 1, 1)
+    scenario.ask("sink", Disconnect("hub"))
+    scenario.connect("sink")
+    star = scenario.wire.contexts["sink/star"].node
+    assert isinstance(star, Recorder)
+    for received in star.received:
+        assert received.token is not None
+        scenario.note(f"sink acknowledges token {received.token}")
+        scenario.ask("sink", Acknowledge("hub", received.token))
+    return scenario
+
+
 def full_queue() -> Scenario:
     """One in flight, two queued, and the newest two are dropped."""
     scenario = Scenario(BrokerConfig(max_in_flight=1, max_queued=2))
@@ -224,6 +244,7 @@ SCENARIOS: dict[str, Callable[[], Scenario]] = {
     "resumed-qos-2-before-pubrec": partial(resumed, 2, 0.005),
     "resumed-qos-2-before-pubcomp": partial(resumed, 2, 0.025),
     "subscriber-away": subscriber_away,
+    "stale-acknowledgement": stale_acknowledgement,
     "full-queue": full_queue,
     "retained": retained,
     "taken-over": taken_over,
