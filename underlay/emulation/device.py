@@ -12,8 +12,9 @@ import asyncio
 import os
 import socket
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import BinaryIO
 
 import msgspec
 import uvloop
@@ -30,12 +31,16 @@ from underlay.emulation.processes import (
     run_to_end,
     set_name,
 )
+from underlay.emulation.warm import loaded
 
 _LINE_BYTES = 1 << 20
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
     """Child: everything is bound, the bindings have started."""
+
+    imported: Sequence[str]
+    """What it had to import for that."""
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
@@ -110,9 +115,10 @@ def _child(life: Incarnation, namespace_fd: int, channel: socket.socket) -> None
         os._exit(1)
 
 
-async def _live(life: Incarnation, channel: socket.socket, trace: object) -> None:
+async def _live(life: Incarnation, channel: socket.socket, trace: BinaryIO) -> None:
+    shared = loaded()
     loop = asyncio.get_running_loop()
-    driver = Driver(life, loop, trace)  # type: ignore[arg-type]
+    driver = Driver(life, loop, trace)
     loop.set_exception_handler(
         lambda _, context: driver.fail(context.get("exception") or RuntimeError(context["message"]))
     )
@@ -131,7 +137,7 @@ async def _live(life: Incarnation, channel: socket.socket, trace: object) -> Non
 
     channel.setblocking(False)
     loop.add_reader(channel, listen)
-    say(channel, Ready())
+    say(channel, Ready(sorted(loaded() - shared)))
     waiting = loop.create_task(stopped.wait())
     await asyncio.wait((waiting, driver.failure), return_when=asyncio.FIRST_COMPLETED)
     loop.remove_reader(channel)

@@ -42,11 +42,9 @@ class RunVerdict(msgspec.Struct, frozen=True):
     validity: Verdict
     reason: str
     links: list[dict[str, Any]]
-    """One row for each direction: asked beside achieved before the run, and what all frames of the run did."""
+    """A row for each direction: asked beside achieved before the run, and what all frames of the run did."""
     health: dict[str, Any]
-    """`lag_p50_ms`, `lag_p99_ms`, `lag_max_ms` and `ether_cpu_ratio` of the ether, `cpu` as `CpuSummary`,
-    `findings`.
-    """
+    """`lag_p50_ms`, `lag_p99_ms`, `lag_max_ms`, `ether_cpu_ratio`; `cpu_ratio`, `cpu`; `findings`."""
 
 
 def judge(

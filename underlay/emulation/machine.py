@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -70,6 +70,8 @@ class Machine:
         self.up = False
         self.paused = False
         self.pid: int | None = None
+        self.imported: Sequence[str] = ()
+        """What the nodes' process had to import until it was ready."""
         self._life = life
         self._cgroup = cgroup
         self._reactor = reactor
@@ -191,7 +193,8 @@ class Machine:
     def _word(self) -> None:
         assert self._channel is not None
         match heard(self._channel):
-            case Ready():
+            case Ready(imported):
+                self.imported = imported
                 self._watcher.booted(self)
             case Failed() as failed:
                 self._watcher.failed(self, failed)

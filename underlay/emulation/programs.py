@@ -48,6 +48,7 @@ class Program:
         argv = [self._filled(word) for word in self.plan.argv]
         environment = {
             **os.environ,
+            "PATH": f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin",
             "BIRDHOUSE_DEVICE": self._host.name,
             "BIRDHOUSE_IP": self._ip,
             "BIRDHOUSE_DIR": str(self._folder),

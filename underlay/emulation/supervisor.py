@@ -9,12 +9,11 @@ with them go namespaces and interfaces.
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import socket
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from math import inf
 from pathlib import Path
@@ -41,6 +40,7 @@ from underlay.emulation.programs import Program
 from underlay.emulation.reactor import Reactor
 from underlay.emulation.unnumbered import configure_unnumbered, route_table
 from underlay.emulation.verification import LinkVerification, verify_links, verify_run
+from underlay.emulation.warm import learn, scouts
 from underlay.errors import RunFailed
 from underlay.faults import AnyFault, Crash, Pause, Restart, Resume
 from underlay.plan import DevicePlan, Plan
@@ -223,17 +223,16 @@ class Supervisor:
     def _start(self, network: Network, ether: Ether) -> LinkVerification | None:
         control = ControlServer(self._journal.directory, self._answer)
         self._reactor.watch(control.fileno(), control.serve)
-        self._boot(lambda machine: machine.start_programs(lambda: self._booting.pop(machine.name)))
+        self._boot(
+            self._machines, lambda machine: machine.start_programs(lambda: self._booting.pop(machine.name))
+        )
         before = None
         if self._options.verify:
             before = verify_links(ether, self._plan.network, probe_points(network))
         if self._options.pcap:
             self._layout.captures.mkdir()
             ether.capture(self._layout.captures)
-        warm_up(self._plan)
-        self._boot(Machine.start_nodes)
-        if self._problem is not None:
-            raise self._problem
+        self._boot_nodes()
         self._t0_s = monotonic() + START_DELAY_S
         ether.start(self._t0_s)
         self._trace.write(0.0, RunStarted(FABRIC, self._plan.seed))
@@ -263,10 +262,18 @@ class Supervisor:
         if self._problem is None:
             self._problem = RunFailed("the ether's process ended by itself")
 
-    def _boot(self, step: Any) -> None:
-        self._booting.update(dict.fromkeys(self._machines))
-        for machine in list(self._machines.values()):
-            step(machine)
+    def _boot_nodes(self) -> None:
+        first = scouts(self._plan.devices)
+        learn(())
+        self._boot(first, Machine.start_nodes)
+        learn({module for name in first for module in self._machines[name].imported})
+        self._boot([name for name in self._machines if name not in first], Machine.start_nodes)
+
+    def _boot(self, names: Iterable[str], step: Callable[[Machine], None]) -> None:
+        """Take a step of booting with each machine and wait until all have got through."""
+        self._booting.update(dict.fromkeys(names))
+        for name in list(self._booting):
+            step(self._machines[name])
         done = self._reactor.run(
             lambda: not self._booting or self._problem is not None or self._stopped,
             monotonic() + BOOT_TIMEOUT_S,
@@ -275,6 +282,8 @@ class Supervisor:
             raise RunFailed(
                 f"after {BOOT_TIMEOUT_S:.0f} s these devices are not up: {', '.join(self._booting)}"
             )
+        if self._problem is not None:
+            raise self._problem
 
     def _over(self) -> bool:
         return self._stopped or self._problem is not None or self.t() >= self._plan.duration_s
@@ -427,22 +436,3 @@ def _is_full(folder: Path) -> bool:
     """Whoever failed first said what it could not do; that the disk is full explains it better."""
     room = os.statvfs(folder)
     return room.f_bavail * room.f_frsize < ROOM_BYTES_MIN
-
-
-def warm_up(plan: Plan) -> None:
-    """Have everything imported that devices will need, and keep the collector from touching what they share.
-
-    Making one node and one engine of each kind imports what they import late.
-    """
-    seen: dict[str, None] = {}
-    for device in plan.devices.values():
-        for node in device.nodes:
-            if node.name not in seen:
-                seen[node.name] = None
-                node.make()
-        for binding in device.bindings:
-            if binding.name not in seen:
-                seen[binding.name] = None
-                binding.engine()
-    gc.collect()
-    gc.freeze()
