@@ -1,210 +1,211 @@
-"""What a gossiping node holds: observations by origin, whole or in part, within a byte budget.
+"""What a gossiping node holds: items by stream, whole or in part, within a byte budget.
 
-Pure data structure. Knows nothing of peers or time; `digest` and `difference` are what anti-entropy compares.
-Which sequence numbers were ever held is remembered after the bytes were evicted, so nothing is delivered
-twice.
+Pure data structure: knows nothing of peers, and time only as stamps it is given. `digest` and `rest` are what
+anti-entropy compares (Demers et al., PODC 1987, with intervals in place of checksums over time). Which numbers
+were ever held is remembered after the bytes were evicted, so nothing is delivered twice.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections import OrderedDict, deque
+from collections.abc import Collection, Iterator
+from itertools import islice
+from zlib import crc32
 
-from edge.gossip.messages import ALL_PARTS, OriginDigest, PartId
+from edge.gossip.intervals import Intervals
+from edge.gossip.messages import BOUNDS_MAX, ItemId, StreamDigest, StreamId
 
-
-class Intervals:
-    """A set of integers as ascending, disjoint, non-adjacent intervals `[first, last]`.
-
-    >>> held = Intervals()
-    >>> for n in (3, 1, 2, 7): held.add(n)
-    >>> held.bounds()
-    (1, 3, 7, 7)
-    """
-
-    __slots__ = ("_first", "_last")
-
-    def __init__(self, bounds: tuple[int, ...] = ()) -> None:
-        self._first = list(bounds[0::2])
-        self._last = list(bounds[1::2])
-
-    def __contains__(self, number: int) -> bool:
-        i = bisect_right(self._first, number) - 1
-        return i >= 0 and number <= self._last[i]
-
-    def __len__(self) -> int:
-        return sum(last - first + 1 for first, last in zip(self._first, self._last, strict=True))
-
-    def add(self, number: int) -> None:
-        """Insert; merging with neighbours."""
-        i = bisect_right(self._first, number) - 1
-        if i >= 0 and number <= self._last[i]:
-            return
-        joins_left = i >= 0 and self._last[i] == number - 1
-        joins_right = i + 1 < len(self._first) and self._first[i + 1] == number + 1
-        if joins_left and joins_right:
-            self._last[i] = self._last[i + 1]
-            del self._first[i + 1], self._last[i + 1]
-        elif joins_left:
-            self._last[i] = number
-        elif joins_right:
-            self._first[i + 1] = number
-        else:
-            self._first.insert(i + 1, number)
-            self._last.insert(i + 1, number)
-
-    def bounds(self) -> tuple[int, ...]:
-        """`first, last, first, last, ...`."""
-        return tuple(n for pair in zip(self._first, self._last, strict=True) for n in pair)
-
-    def missing_from(self, other: Intervals) -> Iterator[int]:
-        """Ascending numbers that are in `self` and not in `other`."""
-        for first, last in zip(self._first, self._last, strict=True):
-            n = first
-            while n <= last:
-                i = bisect_right(other._first, n) - 1
-                if i >= 0 and n <= other._last[i]:
-                    n = other._last[i] + 1
-                    continue
-                end = min(last, other._first[i + 1] - 1) if i + 1 < len(other._first) else last
-                yield from range(n, end + 1)
-                n = end + 1
+STREAMS_KNOWN_MAX = 65_536
+"""Streams that are told apart; beyond it the one unchanged for longest is forgotten."""
+_RECENT_MAX = 256
+_ITEM_BYTES = 300
+"""Of an item without its data, in CPython."""
 
 
-class Assembly:
-    """An observation that is (or was, on arrival) held in chunks."""
+class Stream:
+    """One stream as known here."""
 
-    __slots__ = ("chunks", "count", "held")
+    __slots__ = ("changed_s", "floor", "hash", "held", "seed")
 
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.chunks: dict[int, bytes] = {}
-        self.held = 0
+    def __init__(self, id: StreamId) -> None:
+        self.held = Intervals()
+        self.floor = 0
+        """Items below it were evicted."""
+        self.changed_s = 0.0
+        self.hash = 0
+        """Of the set of numbers held: the exclusive or of a hash of each."""
+        self.seed = crc32(f"{id.device}\x1f{id.epoch}".encode())
 
-    def add(self, index: int, data: bytes) -> bool:
-        """Whether the chunk was new."""
-        if index in self.chunks or not 0 <= index < self.count:
-            return False
-        self.chunks[index] = data
-        self.held |= 1 << index
-        return True
+    def hash_of(self, number: int) -> int:
+        """32 bits; the finalizer of MurmurHash3 spreads neighbouring numbers."""
+        x = (self.seed + number * 0x9E3779B1) & 0xFFFFFFFF
+        x = ((x ^ x >> 16) * 0x85EBCA6B) & 0xFFFFFFFF
+        x = ((x ^ x >> 13) * 0xC2B2AE35) & 0xFFFFFFFF
+        return x ^ x >> 16
+
+
+class Item:
+    """An item that is held, or was begun."""
+
+    __slots__ = ("_absent", "chunks", "eager", "hops", "since_s", "size_bytes")
+
+    def __init__(self, count: int, since_s: float) -> None:
+        self.chunks: list[bytes | None] = [None] * count
+        self.size_bytes = _ITEM_BYTES + 8 * count
+        """Memory it takes, about."""
+        self.since_s = since_s
+        """When its last chunk came."""
+        self.hops = 0
+        """Transmissions that brought it here."""
+        self.eager = True
+        """Whether it came along the tree."""
+        self._absent = count
 
     @property
-    def complete(self) -> bool:
-        return len(self.chunks) == self.count
+    def whole(self) -> bool:
+        """Whether nothing is missing."""
+        return not self._absent
+
+    def put(self, chunk: int, data: bytes, now: float) -> None:
+        """Fill a place that is empty."""
+        self.chunks[chunk] = data
+        self.size_bytes += len(data)
+        self.since_s = now
+        self._absent -= 1
+
+    def missing(self) -> Iterator[int]:
+        """Ascending chunks that are not here."""
+        return (chunk for chunk, data in enumerate(self.chunks) if data is None)
 
     def joined(self) -> bytes:
-        """The whole observation's bytes; only when complete."""
-        return b"".join(self.chunks[i] for i in range(self.count))
+        """The observation's bytes, of a whole item."""
+        return b"".join(data for data in self.chunks if data is not None)
 
 
 class Holdings:
-    """All observations a node holds, at most `bytes_max` of data; the longest held go first."""
+    """All items a node holds, at most `bytes_max` of memory; those that came first go first."""
 
     def __init__(self, bytes_max: int) -> None:
-        self._bytes_max = bytes_max
-        self._bytes = 0
-        self._complete: dict[str, Intervals] = {}
-        self._assemblies: OrderedDict[tuple[str, int], Assembly] = OrderedDict()
+        self.bytes = 0
         self.evicted = 0
+        self.hash = 0
+        """Of everything ever held."""
+        self.items: OrderedDict[ItemId, Item] = OrderedDict()
+        self._bytes_max = bytes_max
+        self._streams: OrderedDict[StreamId, Stream] = OrderedDict()
+        """That changed last, last."""
+        self._recent: deque[tuple[float, StreamId, int]] = deque(maxlen=_RECENT_MAX)
 
-    def __contains__(self, part: PartId) -> bool:
-        if part.sequence in self._complete.get(part.device, _NONE):
+    def whole(self, item: ItemId) -> bool:
+        """Whether the item was ever held whole."""
+        stream = self._streams.get(item.stream)
+        return stream is not None and item.number in stream.held
+
+    def has(self, item: ItemId, chunk: int) -> bool:
+        """Whether that chunk was ever held."""
+        if self.whole(item):
             return True
-        assembly = self._assemblies.get((part.device, part.sequence))
-        return assembly is not None and bool(assembly.held >> part.chunk & 1)
+        begun = self.items.get(item)
+        return begun is not None and chunk < len(begun.chunks) and begun.chunks[chunk] is not None
 
-    def whole(self, device: str, sequence: int) -> bool:
-        """Whether the observation was ever held whole."""
-        return sequence in self._complete.get(device, _NONE)
-
-    def add(self, part: PartId, count: int, data: bytes) -> bytes | None:
-        """Take a new part; the observation's bytes if that completed it, else None. Known or impossible
-        parts change nothing."""
-        key = (part.device, part.sequence)
-        if part in self:
+    def add(self, id: ItemId, chunk: int, count: int, data: bytes, now: float) -> Item | None:
+        """Take a chunk that `has` denied; the item if that completed it, else None. What contradicts the
+        chunks that are here changes nothing."""
+        item = self.items.get(id)
+        if item is None:
+            item = self.items[id] = Item(count, now)
+            self.bytes += item.size_bytes
+        if len(item.chunks) != count or chunk >= count:
             return None
-        assembly = self._assemblies.get(key)
-        if assembly is None:
-            assembly = self._assemblies[key] = Assembly(count)
-        if assembly.count != count or not assembly.add(part.chunk, data):
-            return None
-        self._bytes += len(data)
-        whole = None
-        if assembly.complete:
-            self._complete.setdefault(part.device, Intervals()).add(part.sequence)
-            whole = assembly.joined()
-        self._evict()
-        return whole
+        item.put(chunk, data, now)
+        self.bytes += len(data)
+        if item.whole:
+            self._complete(id, now)
+        if self.bytes > self._bytes_max:
+            self._evict()
+        return item if item.whole else None
 
-    def parts_of(self, part: PartId) -> list[PartId]:
-        """Those parts of the observation that can still be given: one, or with `ALL_PARTS` all."""
-        assembly = self._assemblies.get((part.device, part.sequence))
-        if assembly is None:
-            return []
-        wanted = assembly.held if part.chunk == ALL_PARTS else assembly.held & 1 << max(0, part.chunk)
-        return list(_parts(part.device, part.sequence, wanted))
+    def streams(self) -> list[StreamId]:
+        """All known, that changed last, last."""
+        return list(self._streams)
 
-    def get(self, part: PartId) -> tuple[int, bytes] | None:
-        """(count, data) of a part, or None where it was never held or was evicted."""
-        assembly = self._assemblies.get((part.device, part.sequence))
-        data = assembly.chunks.get(part.chunk) if assembly else None
-        return (assembly.count, data) if assembly is not None and data is not None else None
+    def changed_since(self, t_s: float, at_most: int) -> list[StreamId]:
+        """Those that changed after `t_s`, newest change first."""
+        newest = islice(reversed(self._streams.items()), at_most)
+        return [id for id, stream in newest if stream.changed_s > t_s]
 
-    def origins(self) -> list[str]:
-        """Devices of which anything is held, sorted."""
-        return sorted({*self._complete, *(device for device, _ in self._assemblies)})
+    def digest(self, streams: Collection[StreamId]) -> tuple[StreamDigest, ...]:
+        """What is known of those streams."""
+        known = [(id, self._streams[id]) for id in streams]
+        return tuple(StreamDigest(id, stream.floor, stream.held.bounds(BOUNDS_MAX)) for id, stream in known)
 
-    def digest(self, origins: list[str]) -> tuple[OriginDigest, ...]:
-        """What is held of those origins."""
-        partial: dict[str, list[tuple[int, int]]] = {}
-        for (device, sequence), assembly in self._assemblies.items():
-            if not assembly.complete:
-                partial.setdefault(device, []).append((sequence, assembly.held))
-        return tuple(
-            OriginDigest(
-                device, self._complete.get(device, _NONE).bounds(), tuple(sorted(partial.get(device, ())))
-            )
-            for device in origins
-        )
+    def rest(self, listed: Collection[StreamId]) -> int:
+        """Hash of everything but the listed streams."""
+        rest = self.hash
+        for id in listed:
+            stream = self._streams.get(id)
+            if stream is not None:
+                rest ^= stream.hash
+        return rest
 
-    def lacking(self, theirs: OriginDigest) -> Iterator[PartId]:
-        """Parts that the peer holds and this node does not (`ALL_PARTS` of an observation unknown here)."""
-        mine = self._complete.get(theirs.device, _NONE)
-        for sequence in Intervals(theirs.complete).missing_from(mine):
-            assembly = self._assemblies.get((theirs.device, sequence))
-            if assembly is None:
-                yield PartId(theirs.device, sequence, ALL_PARTS)
-            else:
-                yield from _parts(theirs.device, sequence, ~assembly.held & ((1 << assembly.count) - 1))
-        for sequence, bitmap in theirs.partial:
-            if sequence not in mine:
-                assembly = self._assemblies.get((theirs.device, sequence))
-                yield from _parts(theirs.device, sequence, bitmap & ~(assembly.held if assembly else 0))
+    def agrees(self, rest: int, listed: Collection[StreamId], since_s: float) -> bool:
+        """Whether a peer whose `rest` that is holds the same of the streams it did not list, apart from what
+        came here after `since_s` and may be on its way there."""
+        difference = rest ^ self.rest(listed)
+        for t_s, stream, hash in reversed(self._recent):
+            if not difference or t_s < since_s:
+                break
+            if stream not in listed:
+                difference ^= hash
+        return not difference
 
-    def surplus(self, theirs: OriginDigest) -> Iterator[PartId]:
-        """Parts that this node can still give and the peer does not hold, ascending by sequence."""
-        held = Intervals(theirs.complete)
-        partial = dict(theirs.partial)
-        for sequence in self._complete.get(theirs.device, _NONE).missing_from(held):
-            assembly = self._assemblies.get((theirs.device, sequence))
-            if assembly is not None:
-                yield from _parts(theirs.device, sequence, assembly.held & ~partial.get(sequence, 0))
+    def lacking(self, theirs: StreamDigest) -> Iterator[ItemId]:
+        """Items that the peer can give and that are not whole here, ascending."""
+        stream = self._streams.get(theirs.stream)
+        if stream is None:
+            mine = _NOTHING
+        elif stream.held.bounds(BOUNDS_MAX) == theirs.bounds:
+            return
+        else:
+            mine = stream.held
+        for number in Intervals(theirs.bounds).minus(mine, theirs.floor):
+            yield ItemId(theirs.stream, number)
+
+    def surplus(self, theirs: StreamDigest) -> Iterator[tuple[ItemId, Item]]:
+        """Items that are whole here and that the peer does not know, ascending."""
+        stream = self._streams.get(theirs.stream)
+        if stream is None or stream.held.bounds(BOUNDS_MAX) == theirs.bounds:
+            return
+        for number in stream.held.minus(Intervals(theirs.bounds), stream.floor):
+            id = ItemId(theirs.stream, number)
+            item = self.items.get(id)
+            if item is not None and item.whole:
+                yield id, item
+
+    def _complete(self, id: ItemId, now: float) -> None:
+        stream = self._streams.get(id.stream)
+        if stream is None:
+            stream = self._streams[id.stream] = Stream(id.stream)
+            if len(self._streams) > STREAMS_KNOWN_MAX:
+                _, forgotten = self._streams.popitem(last=False)
+                self.hash ^= forgotten.hash
+        else:
+            self._streams.move_to_end(id.stream)
+        stream.held.add(id.number)
+        stream.changed_s = now
+        hash = stream.hash_of(id.number)
+        stream.hash ^= hash
+        self.hash ^= hash
+        self._recent.append((now, id.stream, hash))
 
     def _evict(self) -> None:
-        while self._bytes > self._bytes_max and len(self._assemblies) > 1:
-            _, assembly = self._assemblies.popitem(last=False)
-            self._bytes -= sum(len(chunk) for chunk in assembly.chunks.values())
+        while self.bytes > self._bytes_max and len(self.items) > 1:
+            id, item = self.items.popitem(last=False)
+            self.bytes -= item.size_bytes
             self.evicted += 1
+            stream = self._streams.get(id.stream)
+            if stream is not None and item.whole:
+                stream.floor = max(stream.floor, id.number + 1)
 
 
-_NONE = Intervals()
-
-
-def _parts(device: str, sequence: int, bitmap: int) -> Iterator[PartId]:
-    """The parts whose bits are set, ascending."""
-    while bitmap:
-        lowest = bitmap & -bitmap
-        yield PartId(device, sequence, lowest.bit_length() - 1)
-        bitmap ^= lowest
+_NOTHING = Intervals()

@@ -1,0 +1,233 @@
+"""Gossip's numbers: messages and latency of broadcasts, crashes of five nodes, ten thousand birdhouses.
+
+Usage: `python -m bench.gossip [broadcast] [crash] [many] [--crashes N] [--birdhouses N] [--seeds N]`.
+
+Everything runs on the simulation, from seeds. Prints what was asked of the design beside what was measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import combinations
+from random import Random
+from statistics import fmean, median
+
+from edge.gossip import GossipConfig, GossipPeer
+from edge.observation import Observation, ObservationId, Observed
+from underlay.faults import Crash
+from underlay.link import LinkSpec
+from underlay.network import Device, Link, Network, seeded
+from underlay.node import address
+from underlay.plan import DevicePlan, NodePlan, Plan
+from underlay.simulation import World
+from underlay.trace import Record
+
+NODES = 25
+ONE_WAY = LinkSpec(delay_ms=100.0)
+PER_SECOND = 10.0
+WARM_UP_S = 8.0
+
+
+def gossip_plan(links: Sequence[Link], seed: int, duration_s: float, **knobs: object) -> Plan:
+    """Every device of the links gossips with those it is linked to."""
+    network = Network(
+        tuple(Device(name) for name in dict.fromkeys(n for link in links for n in (link.a, link.b))), tuple(links)
+    )
+    return Plan(
+        seed=seed,
+        duration_s=duration_s,
+        network=network,
+        devices={
+            device: DevicePlan((NodePlan("gossip", partial(GossipPeer, GossipConfig(peers, **knobs)), 7000),))  # type: ignore[arg-type]
+            for device, peers in network.neighbours().items()
+        },
+        route_convergence_s=None,
+    )
+
+
+def clique(nodes: int = NODES, link: LinkSpec = ONE_WAY) -> list[Link]:
+    """Everybody in range of everybody."""
+    return [Link(a, b, link, link) for a, b in combinations([f"n{i}" for i in range(nodes)], 2)]
+
+
+class Broadcasts:
+    """Broadcasts at random times from random devices that are up, put into a world as it goes."""
+
+    def __init__(self, world: World, rng: Random, per_s: float) -> None:
+        self.world = world
+        self.made_s: dict[str, float] = {}
+        self._rng = rng
+        self._per_s = per_s
+        self._next_s = world.now + rng.expovariate(per_s)
+        self._sequence: Counter[str] = Counter()
+
+    def run_until(self, t_s: float, devices: Sequence[str]) -> None:
+        """Let the world go on to `t_s`, with broadcasts from `devices`."""
+        while self._next_s <= t_s:
+            self.world.run_until(self._next_s)
+            self.make(self._rng.choice(devices))
+            self._next_s += self._rng.expovariate(self._per_s)
+        self.world.run_until(t_s)
+
+    def make(self, device: str, payload: bytes = b"21.5 C") -> str:
+        """One broadcast now; its id."""
+        id = ObservationId(device, self._sequence[device])
+        self._sequence[device] += 1
+        observation = Observation(id, "temperature", 0.0, self.world.now, payload)
+        self.made_s[str(id)] = self.world.now
+        self.world.inject(address(device, "gossip"), Observed(observation))
+        return str(id)
+
+
+def arrivals(records: Sequence[Record]) -> dict[str, dict[str, float]]:
+    """id -> device -> when it was first delivered there."""
+    found: dict[str, dict[str, float]] = {}
+    for record in records:
+        if record["event"] == "delivered":
+            found.setdefault(record["id"], {}).setdefault(record["device"], record["t"])
+    return found
+
+
+def eager_most(world: World) -> int:
+    """Most eager neighbours that any node that is up has."""
+    return max(len(tree) for tree in _eager(world).values())
+
+
+def _eager(world: World) -> Mapping[str, Sequence[str]]:
+    found = {}
+    for endpoint in world.endpoints.values():
+        if endpoint.live is not None:
+            node = endpoint.live.node
+            assert isinstance(node, GossipPeer)
+            found[endpoint.host.name] = list(node.tree.eager)
+    return found
+
+
+def broadcast(seed: int, duration_s: float = 60.0) -> dict[str, float]:
+    """25 nodes, 100 ms one way, 10 broadcasts/s from random sources."""
+    world = World(gossip_plan(clique(), seed, duration_s))
+    broadcasts = Broadcasts(world, seeded(seed, "broadcasts"), PER_SECOND)
+    devices = [f"n{i}" for i in range(NODES)]
+    eager = 0
+    for second in range(int(duration_s)):
+        broadcasts.run_until(second + 1.0, devices)
+        eager = max(eager, eager_most(world))
+    world.run_until(duration_s + 2.0)
+    world.finish()
+    records = world.records()
+    sent: Counter[str] = Counter()
+    for record in records:
+        if record["event"] == "messages-sent":
+            sent[record["message"]] += record["count"]
+    arrived = arrivals(records)
+    made = broadcasts.made_s
+    missing = sum(len(arrived.get(id, ())) < NODES - 1 for id in made)
+    last_s = sorted(max(arrived[id].values()) - made[id] for id in made if len(arrived.get(id, ())) == NODES - 1)
+    return {
+        "messages": sum(sent.values()) / len(made),
+        **{name: count / len(made) for name, count in sorted(sent.items())},
+        "median_ms": 1e3 * median(last_s),
+        "p99_ms": 1e3 * last_s[int(0.99 * len(last_s))],
+        "max_ms": 1e3 * last_s[-1],
+        "eager": eager,
+        "undelivered": missing,
+    }
+
+
+def crash(seed: int, loaded: bool = False, trace: bool = False) -> tuple[float, str]:
+    """Five of the 25 crash at once; the longest that any survivor then waits for what any survivor has, counted
+    from its broadcast or from the crash, whichever is later, and which broadcast that was."""
+    world = World(gossip_plan(clique(), seed, 20.0))
+    broadcasts = Broadcasts(world, seeded(seed, "broadcasts"), PER_SECOND)
+    devices = [f"n{i}" for i in range(NODES)]
+    broadcasts.run_until(WARM_UP_S, devices)
+    if loaded:
+        degrees = {device: len(peers) for device, peers in _eager(world).items()}
+        victims = sorted(devices, key=lambda device: -degrees[device])[:5]
+    else:
+        victims = seeded(seed, "victims").sample(devices, 5)
+    for victim in victims:
+        world.apply(Crash(victim))
+    survivors = [device for device in devices if device not in victims]
+    broadcasts.run_until(WARM_UP_S + 3.0, survivors)
+    world.run_until(WARM_UP_S + 6.0)
+    arrived = arrivals(world.records())
+    worst, which = 0.0, ""
+    for id, made_s in broadcasts.made_s.items():
+        source = id.partition(":")[0]
+        have = {device: t_s for device, t_s in arrived.get(id, {}).items() if device in survivors}
+        if source in survivors:
+            have[source] = made_s
+        if have:
+            full_s = max(have.values()) if len(have) == len(survivors) else float("inf")
+            if full_s - max(made_s, WARM_UP_S) > worst:
+                worst, which = full_s - max(made_s, WARM_UP_S), f"{id}@{made_s:.2f}"
+    return worst, which
+
+
+def many(birdhouses: int, seed: int = 1, observations: int = 100, degree: int = 6) -> dict[str, float]:
+    """A random regular graph of birdhouses (each in range of `degree` others), observations from random ones."""
+    import networkx
+
+    started = time.perf_counter()
+    graph = networkx.random_regular_graph(degree, birdhouses, seed=seed)
+    link = LinkSpec(rate_kbps=1000.0, delay_ms=20.0)
+    links = [Link(f"n{a}", f"n{b}", link, link) for a, b in sorted(graph.edges)]
+    world = World(gossip_plan(links, seed, 60.0))
+    built = time.perf_counter()
+    broadcasts = Broadcasts(world, seeded(seed, "broadcasts"), 10.0)
+    devices = [f"n{i}" for i in range(birdhouses)]
+    while len(broadcasts.made_s) < observations:
+        broadcasts.run_until(world.now + 0.1, devices)
+    made = len(broadcasts.made_s)
+
+    def delivered() -> int:
+        return sum(
+            len(endpoint.live.node.holdings.items)  # type: ignore[attr-defined]
+            for endpoint in world.endpoints.values()
+            if endpoint.live is not None
+        )
+
+    while delivered() < birdhouses * made and world.now < 60.0:
+        world.run_until(world.now + 0.5)
+    ended = time.perf_counter()
+    return {
+        "build_s": built - started,
+        "run_s": ended - built,
+        "total_s": ended - started,
+        "virtual_s": world.now,
+        "made": made,
+        "ratio": delivered() / (birdhouses * made),
+    }
+
+
+def main() -> None:
+    """Print the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", nargs="*", default=["broadcast", "crash", "many"])
+    parser.add_argument("--crashes", type=int, default=200)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--birdhouses", type=int, default=10_000)
+    options = parser.parse_args()
+    if "broadcast" in options.what:
+        for seed in range(options.seeds):
+            print(seed, {k: round(v, 2) for k, v in broadcast(seed).items()}, flush=True)
+    if "crash" in options.what:
+        started = time.perf_counter()
+        runs = range(options.first_seed, options.first_seed + options.crashes)
+        worst = [(*crash(seed), seed) for seed in runs]
+        print(f"crash: mean {fmean(t for t, *_ in worst):.2f} s in {time.perf_counter() - started:.0f} s wall")
+        print("  over 2 s:", sum(t > 2 for t, *_ in worst), "worst:", sorted(worst, reverse=True)[:8])
+        worst = [(*crash(seed, loaded=True), seed) for seed in range(options.first_seed, options.first_seed + 20)]
+        print("loaded: worst:", sorted(worst, reverse=True)[:5], flush=True)
+    if "many" in options.what:
+        print({k: round(v, 2) for k, v in many(options.birdhouses).items()})
+
+
+if __name__ == "__main__":
+    main()
