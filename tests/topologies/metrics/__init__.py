@@ -1,0 +1,1 @@
+"""Each metric against numbers worked out by hand, and against slower ways to the same number."""
