@@ -71,14 +71,14 @@ class Endpoint:
             self.waiting += 1
             self.host.backlog.append((self._receive_late, sender, message))
 
-    def count(self, message: Message, size_bytes: int, hops: int) -> None:
-        """Count a message handed to the network."""
+    def count(self, message: Message, size_bytes: int, hops: int, copies: int = 1) -> None:
+        """Count a message handed to the network: a broadcast is a copy for each link and channel."""
         tally = self.sent.get(type(message))
         if tally is None:
             tally = self.sent[type(message)] = Tally(type(message))
-        tally.count += 1
-        tally.bytes += size_bytes
-        tally.hops += hops
+        tally.count += copies
+        tally.bytes += copies * size_bytes
+        tally.hops += copies * hops
 
     def recoded(self, message: Message) -> Message:
         """What arrives in the place of `message`."""

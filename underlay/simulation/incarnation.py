@@ -139,6 +139,14 @@ class Incarnation:
         if self.streams.get(stream.peer) is stream:
             del self.streams[stream.peer]
 
+    def forget_earlier(self, stream: Stream) -> None:
+        """The peer of `stream` greets: streams with its earlier incarnations have no other end any more."""
+        for earlier in [end for end in self.ends if end.peer == stream.peer and end is not stream]:
+            if earlier.remote is not None and not earlier.remote.owner.alive:
+                earlier.replaced = False  # of a stream that greets, the node is told
+                earlier.close()
+        self.streams.setdefault(stream.peer, stream)
+
     def take_work(self, key: str, work: Work) -> bool:
         """Whether the result of `work` is still wanted."""
         return self._works.get(key) is work and self._works.pop(key) is work

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from underlay.messages import Message
 from underlay.node import Address
 from underlay.simulation.carrier import Machine
@@ -28,7 +30,10 @@ HANDSHAKE_BYTES = 60
 """A SYN announces MSS, SACK and window scale as well."""
 RESET_BYTES = 40
 FRAME_BYTES = 4
-"""The length before each message of our own protocols."""
+"""The length before each message of our own protocols, and before the hello: who opens a stream says who it
+is, and in which incarnation, so that the other side resets what it had with an earlier one."""
+QUEUE_BYTES_MAX = 4 * 1024 * 1024
+"""More than this waiting in a stream of our own protocols resets it: the peer cannot keep up."""
 USER_TIMEOUT_S = 30.0
 """A handshake or data unanswered for that long means that the peer is gone."""
 _SYN_TIMEOUT_S = 1.0
@@ -57,15 +62,18 @@ class Streams:
     def send(self, owner: Incarnation, peer: Address, message: Message, size_bytes: int, data: bool) -> None:
         """Send a message on the stream to `peer`, opening it if there is none."""
         stream = owner.streams.get(peer)
+        ours = message.wire_size() is None
         if stream is not None and message.opens_stream:
             stream.abandon()
             stream = None
         if stream is None:
             stream = owner.streams[peer] = Stream(self, owner, peer, OPENING)
             stream.knock(_SYN_TIMEOUT_S)
-        stream.write(
-            message, size_bytes if message.wire_size() is not None else size_bytes + FRAME_BYTES, data
-        )
+            if ours:
+                stream.greet()
+        stream.sender.write(message, size_bytes + FRAME_BYTES if ours else size_bytes, data)
+        if ours and stream.sender.waiting > QUEUE_BYTES_MAX:
+            stream.abort()
 
     def accept(self, client: Stream, _: object) -> None:
         """A SYN arrived at the device of `client.peer`."""
@@ -108,7 +116,7 @@ class Stream:
         self.replaced = False
         """The peer has opened another since: what becomes of this one says nothing about the peer."""
         self.remote: Stream | None = None
-        self.outbox: deque[tuple[int, Message]] = deque()
+        self.outbox: deque[tuple[int, Message | None]] = deque()
         """Messages that this end sends and the other has not received, by the byte after their last."""
         self.user_timeout_s = USER_TIMEOUT_S
         self.sender = Sender(self)
@@ -121,9 +129,10 @@ class Stream:
     def is_open(self) -> bool:
         return self.state == OPEN
 
-    def write(self, message: Message, size_bytes: int, data: bool) -> None:
-        """Append a message to what this end sends."""
-        self.sender.write(message, size_bytes, data)
+    def greet(self) -> None:
+        """Begin with a hello."""
+        hello = msgspec.msgpack.encode((self.owner.address, self.owner.endpoint.incarnation))
+        self.sender.write(None, FRAME_BYTES + len(hello), False)
 
     def knock(self, wait_s: float, _: object = None) -> None:
         """Send the SYN, or the answer to one, and again until the handshake is done."""
@@ -181,7 +190,11 @@ class Stream:
         assert self.remote is not None, "what was received was sent"
         inbox = self.remote.outbox
         while inbox and inbox[0][0] <= received:
-            self.owner.receive_local(self.peer, self.owner.endpoint.recoded(inbox.popleft()[1]))
+            message = inbox.popleft()[1]
+            if message is None:
+                self.owner.forget_earlier(self)
+            else:
+                self.owner.receive_local(self.peer, self.owner.endpoint.recoded(message))
 
     def reset(self, _: object = None, __: object = None) -> None:
         """The other side says that there is no such connection."""
@@ -193,6 +206,11 @@ class Stream:
         self.state = CLOSED
         self.owner.forget(self)
         self._refuse()
+
+    def abort(self) -> None:
+        """Give the connection up, and let the other side know."""
+        self.abandon()
+        self.agenda.soon(self.owner.peer_down, self.peer)
 
     def close(self) -> None:
         """Give the connection up, and tell the node unless it never knew of it."""

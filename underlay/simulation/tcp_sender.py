@@ -66,8 +66,13 @@ class Sender:
         self._last_sent_s = self._timeout_from_s = 0.0
         self._deadline_s = self._alarm_s = inf
 
-    def write(self, message: Message, size_bytes: int, data: bool) -> None:
-        """Append a message; what is written at one instant leaves together."""
+    @property
+    def waiting(self) -> int:
+        """Bytes written and not acknowledged."""
+        return self._written - self._una
+
+    def write(self, message: Message | None, size_bytes: int, data: bool) -> None:
+        """Append a message (None: a hello); what is written at one instant leaves together."""
         self._written += size_bytes
         self._spans.append((self._written, data))
         self._stream.outbox.append((self._written, message))

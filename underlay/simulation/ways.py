@@ -72,23 +72,25 @@ class Post:
         if known is None:
             if len(weighed) >= _WEIGHED_MAX:
                 weighed.clear()
+            if message.transport == "local":
+                raise ValueError(f"{type(message).__name__} is local and cannot leave {sender.device}")
             size_bytes = sender.node.protocol.size(message)
             known = (message, size_bytes, message.carries_payload, message.transport == "stream")
             weighed[key] = known
         return known
 
     def _broadcast(self, source: Endpoint, name: str) -> Way:
-        """Everybody one hop away: on links those who run such a node, on a channel whoever is in range."""
+        """Everybody one hop away, whoever of them runs such a node: one copy a link, one a channel."""
         device, world = source.host.name, self.world
         media = world.carrier.media
 
-        def receive_at(target: str) -> Receive | None:
+        def receive_at(target: str) -> Receive:
             endpoint = world.endpoints.get(f"{target}/{name}")
-            return endpoint.receive if endpoint else None
+            return endpoint.receive if endpoint else _nobody
 
-        pairs = [(hop, receive) for hop in media.links_from(device) if (receive := receive_at(hop.target))]
+        pairs = [(hop, receive_at(hop.target)) for hop in media.links_from(device)]
         casts: list[Cast] = [
-            (antenna, [(hop, receive_at(hop.target) or _nobody) for hop in antenna.hops])
+            (antenna, [(hop, receive_at(hop.target)) for hop in antenna.hops])
             for antenna in media.antennas[device]
         ]
         return OpenWay(self, f"*/{name}", pairs, casts)
@@ -111,7 +113,7 @@ class LocalWay:
 class OpenWay:
     """One hop: a datagram to a neighbour, or to all of them."""
 
-    __slots__ = ("_agenda", "_casts", "_hops", "_pairs", "_peer", "_post")
+    __slots__ = ("_agenda", "_casts", "_copies", "_pairs", "_peer", "_post")
 
     def __init__(
         self,
@@ -125,11 +127,11 @@ class OpenWay:
         self._peer = peer
         self._pairs = pairs
         self._casts = casts
-        self._hops = len(pairs) + len(casts)
+        self._copies = len(pairs) + len(casts)
 
     def send(self, sender: Incarnation, message: Message) -> None:
         _, size_bytes, data, streamed = self._post.weigh(sender, message)
-        sender.endpoint.count(message, size_bytes, self._hops)
+        sender.endpoint.count(message, size_bytes, 1, self._copies)
         if streamed:
             self._post.streams.send(sender, self._peer, message, size_bytes, data)
             return
@@ -159,6 +161,10 @@ class OpenWay:
             else:
                 hop.swallow()
         for antenna, hearers in self._casts:
+            if not any(hop.open for hop, _ in hearers):
+                for hop, _ in hearers:
+                    hop.swallow()
+                continue
             heard = antenna.cast(now_s, sizes, data)
             for (hop, receive), arrival_s in zip(hearers, heard, strict=True):
                 if not hop.open:

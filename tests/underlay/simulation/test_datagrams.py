@@ -79,7 +79,7 @@ def test_a_fragment_lost_on_a_later_hop_loses_the_datagram() -> None:
     assert usage(world, "b", "c", "lost") == usage(world, "b", "c", "frames") == 3
 
 
-def test_a_broadcast_over_links_is_one_transmission_a_neighbour_with_such_a_node() -> None:
+def test_a_broadcast_over_links_is_one_transmission_a_neighbour() -> None:
     plan = plan_of(
         {
             "a": {"x": lambda: scripted(Note("hi"), "*/x")},
@@ -93,7 +93,9 @@ def test_a_broadcast_over_links_is_one_transmission_a_neighbour_with_such_a_node
     world.run_until(2.0)
     world.finish()
     assert [heard(world, address) for address in ("a/x", "b/x", "c/x", "d/y")] == [[], ["hi"], ["hi"], []]
-    assert [usage(world, "a", target, "frames") for target in "bcd"] == [1, 1, 0]
+    assert [usage(world, "a", target, "frames") for target in "bcd"] == [1, 1, 1]
+    (sent,) = events(world, "messages-sent")
+    assert (sent["count"], sent["hops"], sent["bytes"]) == (3, 3, 3 * Actor.protocol.size(Note("hi")))
 
 
 def test_a_broadcast_on_a_channel_is_one_transmission_heard_by_all_in_range() -> None:
