@@ -159,8 +159,8 @@ def lines(summaries: Sequence[Summary]) -> list[Line]:
     part = "Cost"
     add(part, "bytes on air / delivered", lambda s: s.traffic.bytes_per_delivered, size, "less")
     add(part, "of these control", lambda s: s.traffic.control_bytes_per_delivered, size, "less")
-    add(part, "transmissions / delivered", lambda s: s.traffic.transmissions_per_delivered, plain, "less")
-    add(part, "message redundancy", lambda s: s.traffic.redundancy, plain, "less")
+    add(part, "packets on air / delivered", lambda s: s.traffic.frames_per_delivered, plain, "less")
+    add(part, "payload bytes, redundancy", lambda s: s.traffic.byte_redundancy, plain, "less")
     add(part, "load, max / mean", lambda s: s.load.max_over_mean, plain, "less")
     add(part, "energy / radio node", lambda s: s.energy.all.mean_j, joules, "less")
     add(part, "first battery empty", lambda s: s.energy.lifetime_s, seconds, "more")
@@ -196,7 +196,7 @@ def _add_outage(add: Callable[..., None], outage: Outage, deadline: str) -> None
     add(part, "recovered afterwards", lambda s: effect_of(s, outage).recovered, count, None)
     add(part, "lost for good", lambda s: effect_of(s, outage).lost, count, "less")
     add(part, "age, mean", lambda s: effect_of(s, outage).during.age_mean_s, age, "less")
-    add(part, "time to recovery", lambda s: never(effect_of(s, outage).recovery_s), seconds, "less")
+    add(part, "time to recovery", lambda s: recovered_after(effect_of(s, outage)), seconds, "less")
 
 
 def span(outage: Outage) -> str:
@@ -206,6 +206,11 @@ def span(outage: Outage) -> str:
 
 
 # ------------------------------------------------------------------------------------------- numbers in words
+
+
+def recovered_after(effect: OutageEffect) -> float | None:
+    """Seconds from the failure; infinite if delivery was not back; None if that cannot be told."""
+    return inf if effect.recovery.state == "not back" else effect.recovery.after_s
 
 
 def never(value_s: float | None) -> float:

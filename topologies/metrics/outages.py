@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -53,6 +54,15 @@ class Window(msgspec.Struct, frozen=True):
     """Of the worst source."""
 
 
+class Recovery(msgspec.Struct, frozen=True):
+    """When delivery within the deadline was back, as the module says."""
+
+    state: Literal["back", "not back", "cannot tell"]
+    """`cannot tell`: the sensors stopped too soon afterwards, or nothing was observed before."""
+    after_s: float | None
+    """From the failure; 0 if it never fell; None unless it was back."""
+
+
 class OutageEffect(msgspec.Struct, frozen=True, kw_only=True):
     """One failure, and what it did."""
 
@@ -70,9 +80,7 @@ class OutageEffect(msgspec.Struct, frozen=True, kw_only=True):
     """Those of them that missed the deadline."""
     lost: int
     """Pairs made during it that never arrived."""
-    recovery_s: float | None
-    """From the failure to delivery being back; 0 if it never fell; None if it never came back, or if nothing
-    was observed before."""
+    recovery: Recovery
 
 
 class DeliverySeries(msgspec.Struct, frozen=True):
@@ -166,10 +174,15 @@ def delivery_series(pairs: Pairs, start_s: float, end_s: float, step_s: float = 
     )
 
 
-def recovery_s(pairs: Pairs, failed_s: float, baseline: float | None, end_s: float) -> float | None:
-    """Time to recovery, as the module says; windows in which nothing was observed are passed over."""
+def recovery(pairs: Pairs, failed_s: float, baseline: float | None, end_s: float) -> Recovery:
+    """From a failure at `failed_s`; windows in which nothing was observed are passed over.
+
+    Args:
+        baseline: delivery within the deadline before the failure, 0..1; None where nothing was observed.
+        end_s: when the sensors stopped.
+    """
     if baseline is None:
-        return None
+        return Recovery("cannot tell", None)
     good: list[float] = []
     for t_s in _starts(failed_s, end_s, WINDOW_S):
         window = pairs.between(t_s, min(t_s + WINDOW_S, end_s))
@@ -178,8 +191,10 @@ def recovery_s(pairs: Pairs, failed_s: float, baseline: float | None, end_s: flo
         ratio = np.count_nonzero(window.on_time) / window.expected
         good = [*good, t_s] if ratio >= RECOVERED_SHARE * baseline else []
         if len(good) == RECOVERED_WINDOWS:
-            return round(good[0] - failed_s, 6)
-    return None
+            return Recovery("back", round(good[0] - failed_s, 6))
+    lasted_s = end_s - failed_s
+    seen_enough = lasted_s >= RECOVERED_WINDOWS * WINDOW_S and not good
+    return Recovery("not back" if seen_enough else "cannot tell", None)
 
 
 def _effect(
@@ -207,7 +222,7 @@ def _effect(
         recovered=int(np.count_nonzero(afterwards)),
         recovered_late=int(np.count_nonzero(afterwards & ~during.on_time)),
         lost=int(np.count_nonzero(np.isinf(during.arrived_s))),
-        recovery_s=recovery_s(pairs, start_s, before.ratio, stop_s),
+        recovery=recovery(pairs, start_s, before.ratio, stop_s),
     )
 
 

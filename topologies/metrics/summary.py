@@ -124,7 +124,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
             "control_bytes_per_delivered": self.traffic.control_bytes_per_delivered,
             "setup_bytes": self.traffic.setup_bytes,
             "transmissions_per_delivered": self.traffic.transmissions_per_delivered,
+            "frames_per_delivered": self.traffic.frames_per_delivered,
             "redundancy": self.traffic.redundancy,
+            "byte_redundancy": self.traffic.byte_redundancy,
             "last_hop_max": self.traffic.last_hop_max,
             "load_max_over_mean": self.load.max_over_mean,
             "load_gini": self.load.gini,
@@ -194,14 +196,13 @@ def summary_of(readings: Readings) -> Summary:
     pairs = to_sink if manifest.subscribers == "storage" else Pairs.of(readings, everyone)
     curves = age_curves(readings)
     found = outages(readings.faults)
-    overall = delivery(pairs)
     return Summary(
         run=_run(manifest),
-        delivery=overall,
+        delivery=delivery(pairs),
         storage=delivery(to_sink),
         by_kind=_by_kind(pairs),
         age=age(curves, start_s, stop_s, threshold_s=manifest.deadline_s),
-        traffic=traffic(readings, overall.on_time + overall.late),
+        traffic=traffic(readings, pairs),
         links=link_traffic(readings.usage),
         load=load(readings),
         energy=energy_use(readings, down_times(found, manifest.duration_s)),
@@ -249,6 +250,6 @@ def _by_kind(pairs: Pairs) -> dict[str, Delivery]:
 
 
 def _worst_recovery_s(found: Iterable[OutageEffect]) -> float | None:
-    """The longest; None if there was none, or if one never ended."""
-    times = [effect.recovery_s for effect in found]
+    """The longest; None if there was none, or if one had not ended or cannot be told."""
+    times = [effect.recovery.after_s for effect in found]
     return max((t for t in times if t is not None), default=None) if None not in times else None

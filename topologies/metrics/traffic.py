@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import msgspec
+import numpy as np
 
 from topologies.metrics.balance import gini, max_over_mean
+from topologies.metrics.delivery import Pairs
 from topologies.metrics.reading import Readings, Usage
 
 
@@ -43,11 +45,16 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes on air over delivered pairs, late ones included; None where nothing was delivered."""
     payload_bytes_per_delivered: float | None
     control_bytes_per_delivered: float | None
+    frames_per_delivered: float | None
+    """Packets on air over delivered pairs: unlike messages, alike for a stream and for datagrams."""
     transmissions: int
     """Messages times hops, all types."""
     transmissions_per_delivered: float | None
     redundancy: float | None
-    """Payload transmissions / delivered pairs - 1. A picture in parts is several messages."""
+    """Payload transmissions / delivered pairs - 1. A picture sent in parts is several messages."""
+    byte_redundancy: float | None
+    """The same in bytes: payload bytes on air / bytes of the delivered pairs' observations - 1. Parts of a
+    picture do not distort it; framing is in it."""
     last_hop_mean: float | None
     """Overlay hops to the last receiver, mean over observations; None where the protocol carries none."""
     last_hop_max: int | None
@@ -75,8 +82,11 @@ class Load(msgspec.Struct, frozen=True):
     by_device: dict[str, int]
 
 
-def traffic(readings: Readings, delivered: int) -> Traffic:
-    """Totals, and what they mean for each of the `delivered` pairs."""
+def traffic(readings: Readings, pairs: Pairs) -> Traffic:
+    """Totals, and what they mean for each pair that was delivered, however late."""
+    arrivals = np.isfinite(pairs.arrived_s).sum(axis=1)
+    delivered = int(arrivals.sum())
+    delivered_bytes = sum(made.size_bytes * int(n) for made, n in zip(pairs.made, arrivals, strict=True))
     usage = list(readings.usage.values())
     bytes_on_air = sum(each.bytes_on_air for each in usage)
     payload_bytes = sum(each.data_bytes for each in usage)
@@ -107,9 +117,11 @@ def traffic(readings: Readings, delivered: int) -> Traffic:
         bytes_per_delivered=per_delivered(bytes_on_air),
         payload_bytes_per_delivered=per_delivered(payload_bytes),
         control_bytes_per_delivered=per_delivered(bytes_on_air - payload_bytes),
+        frames_per_delivered=per_delivered(sum(each.frames for each in usage)),
         transmissions=transmissions,
         transmissions_per_delivered=per_delivered(transmissions),
         redundancy=round(payload_transmissions / delivered - 1, 4) if delivered and messages else None,
+        byte_redundancy=round(payload_bytes / delivered_bytes - 1, 4) if delivered_bytes and usage else None,
         last_hop_mean=round(sum(hops) / len(hops), 4) if hops else None,
         last_hop_max=max(hops, default=None),
         messages=messages,

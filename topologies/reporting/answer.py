@@ -169,11 +169,12 @@ def _age(found: Sequence[OutageEffect]) -> str:
 
 
 def _recovery(found: Sequence[OutageEffect], outage: Outage) -> str:
-    times = [effect.recovery_s for effect in found]
-    known = [time for time in times if time is not None]
-    if len(known) < len(times):
+    if any(effect.recovery.state == "not back" for effect in found):
         return "Delivery within the deadline was not back before the sensors stopped."
-    worst = max(known)
+    times = [effect.recovery.after_s for effect in found if effect.recovery.after_s is not None]
+    if len(times) < len(found):
+        return ""
+    worst = max(times)
     if worst == 0:
         return "Delivery within the deadline never fell."
     return f"Delivery within the deadline was back {seconds(worst)} after the failure."

@@ -107,7 +107,7 @@ def latency(summaries: Sequence[Summary], palette: Palette) -> str:
 
 
 def front(summaries: Sequence[Summary], palette: Palette, *, against: str) -> str:
-    """Transmissions per delivered observation against median latency, or against delivery under failures."""
+    """Packets on air per delivered observation against median latency, or against delivery under failures."""
     value = _latency_value if against == "latency" else survival_value
     canvas = Canvas(480, 300, left=52, right=24, top=22, bottom=42)
     axes = canvas.axes
@@ -141,7 +141,7 @@ def front(summaries: Sequence[Summary], palette: Palette, *, against: str) -> st
     else:
         _percent_axis(axes)
     axes.grid(axis="x", color=GRID, linewidth=1)
-    axes.set_xlabel("transmissions for each delivered observation", fontsize=SMALL_PX, labelpad=6)
+    axes.set_xlabel("packets on air for each delivered observation", fontsize=SMALL_PX, labelpad=6)
     return canvas.svg(f"front-{against}", f"Messages against {against}", palette)
 
 
@@ -345,7 +345,7 @@ def _seconds_axis(axes: Axes) -> None:
 
 
 def _messages(run: Summary) -> float | None:
-    return run.traffic.transmissions_per_delivered
+    return run.traffic.frames_per_delivered
 
 
 def _latency_value(run: Summary) -> float | None:

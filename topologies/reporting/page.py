@@ -23,6 +23,7 @@ from topologies.metrics.comparison import (
     least_harmed,
     lines,
     percent,
+    recovered_after,
     seconds,
     shared_outages,
     size,
@@ -194,7 +195,6 @@ def _failure_row(architecture: str, effects: Sequence[OutageEffect]) -> FailureR
     windows = [[effect.before, effect.during, effect.after] for effect in effects]
     ratios = [_spread((row[i].ratio for row in windows), percent) for i in range(3)]
     ages = [_spread((row[i].age_mean_s for row in windows if _lasted(row[i])), age) for i in range(3)]
-    times = [effect.recovery_s for effect in effects]
     return FailureRow(
         architecture=architecture,
         delivery=(ratios[0], ratios[1], ratios[2]),
@@ -204,7 +204,7 @@ def _failure_row(architecture: str, effects: Sequence[OutageEffect]) -> FailureR
         recovered=_sum(effect.recovered for effect in effects),
         late=_sum(effect.recovered_late for effect in effects),
         lost=_sum(effect.lost for effect in effects),
-        recovery="not in time" if None in times else _spread(times, seconds),
+        recovery=_spread((recovered_after(effect) for effect in effects), seconds),
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.topologies.made_up_runs import Timed, arrived, broke, made, write_run
 from topologies.metrics import summarize
 from topologies.metrics.delivery import Pairs
-from topologies.metrics.outages import Outage, outages, recovery_s
+from topologies.metrics.outages import Outage, Recovery, outages, recovery
 from topologies.metrics.reading import Made
 from underlay.faults import (
     AnyFault,
@@ -83,7 +83,7 @@ def test_what_the_star_recovered_after_its_hub_came_back(tmp_path: Path) -> None
     assert (effect.after.expected, effect.after.ratio) == (30, 1.0)
     assert (effect.through, effect.recovered, effect.recovered_late, effect.lost) == (0, 18, 9, 2)
     assert effect.during.age_peak_s == pytest.approx(21.0)
-    assert effect.recovery_s == 15.0, "windows from 55 s on are back at 95 %"
+    assert effect.recovery == Recovery("back", 15.0), "windows from 55 s on are back at 95 %"
     assert summary.series.expected == (5,) * 16
     assert summary.series.late[6:10] == (5, 3, 1, 0)
 
@@ -105,15 +105,18 @@ def test_age_during_an_outage_is_the_integral_over_it(tmp_path: Path) -> None:
         pytest.param("yyyyy", 1.0, 0.0, id="never fell"),
         pytest.param("nnyyy", 1.0, 10.0, id="back after two windows"),
         pytest.param("nyynyyy", 1.0, 20.0, id="two good windows are not enough"),
-        pytest.param("nnyy", 1.0, None, id="too late to tell"),
-        pytest.param("yyyyy", None, None, id="nothing to compare with"),
+        pytest.param("nnnnn", 1.0, "not back", id="never came back"),
+        pytest.param("nnyy", 1.0, "cannot tell", id="too late to tell"),
+        pytest.param("nn", 1.0, "cannot tell", id="too short to tell"),
+        pytest.param("yyyyy", None, "cannot tell", id="nothing to compare with"),
     ],
 )
-def test_time_to_recovery(delivered: str, baseline: float | None, expected: float | None) -> None:
+def test_time_to_recovery(delivered: str, baseline: float | None, expected: float | str) -> None:
     """One observation in each 5 s window after the failure at 100 s."""
     made_s = np.array([101.0 + 5 * i for i in range(len(delivered))])
     arrived_s = np.array([[t + 1 if d == "y" else inf] for t, d in zip(made_s, delivered, strict=True)])
     pairs = Pairs(
         [Made(t, "cam1", "motion", 1) for t in made_s], ["sink"], made_s, arrived_s, deadline_s=10.0
     )
-    assert recovery_s(pairs, 100.0, baseline, 100.0 + 5 * len(delivered)) == expected
+    found = recovery(pairs, 100.0, baseline, 100.0 + 5 * len(delivered))
+    assert (found.after_s if found.state == "back" else found.state) == expected

@@ -32,6 +32,9 @@ def test_bytes_per_delivered_split_and_setup(tmp_path: Path) -> None:
     assert (traffic.bytes_on_air, traffic.payload_bytes, traffic.control_bytes) == (900, 600, 300)
     assert traffic.setup_bytes == 700
     assert (traffic.bytes_per_delivered, traffic.payload_bytes_per_delivered) == (450, 300)
+    assert traffic.frames_per_delivered == 1.5
+    # Two observations of 50 bytes arrived, with 600 bytes of payload packets.
+    assert traffic.byte_redundancy == 5
     assert (traffic.lost_frames, traffic.cut_frames) == (1, 3)
     assert found.load.by_device == {"cam1": 300, "cam2": 0, "hub": 600, "sink": 0}
     assert found.load.max_over_mean == pytest.approx(600 / 225)
