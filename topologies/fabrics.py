@@ -46,7 +46,7 @@ def run_plan(plan: Plan, chosen: Chosen, folder: Path, *, pcap: bool = False) ->
     else:
         from underlay.emulation.fabric import Emulation
 
-        Emulation().run(plan, folder, pcap=pcap)
+        Emulation().run(plan, folder.absolute(), pcap=pcap)
 
 
 def _probe_mininet(spec: Spec) -> tuple[Literal["ether", "netem"], str]:

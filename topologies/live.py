@@ -14,7 +14,6 @@ from topologies.folders import building, new_folder
 from topologies.runner import Say
 from underlay.errors import Unavailable
 
-
 _UP = "up; Ctrl-C takes it down; `birdhouse exec NODE COMMAND` and `birdhouse logs NODE` look inside"
 
 
@@ -25,7 +24,7 @@ def keep_up(experiment: Experiment, *, cli: bool, say: Say) -> None:
     plan = msgspec.structs.replace(build_plan(experiment), duration_s=inf)
     with building(new_folder(f"{experiment.spec.name}-up", None)) as partial:
         say("coming up")
-        Emulation().run(plan, partial, verify=False, cli=cli, on_start=lambda: say(_UP))
+        Emulation().run(plan, partial.absolute(), verify=False, cli=cli, on_start=lambda: say(_UP))
 
 
 def execute(node: str, command: Sequence[str], run: str | None = None) -> int:

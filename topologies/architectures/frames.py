@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from underlay.messages import Message
+from underlay.messages import Message, Protocol
 
 _TCP, _UDP = 6, 17
 _PUBLISH = 0x30
@@ -16,9 +16,9 @@ _LONGEST_CONTROL_BYTES = 100
 """MQTT packets other than PUBLISH are shorter than this here, so a longer segment is part of a PUBLISH."""
 
 
-def udp_classifier(port: int, *payload_types: type[Message]) -> partial[bool]:
-    """For framed messages over UDP: packets whose message has one of the tags of `payload_types`."""
-    tags = frozenset(_tag(message) for message in payload_types)
+def udp_classifier(port: int, protocol: Protocol) -> partial[bool]:
+    """For messages over UDP: packets whose message is one that carries payload."""
+    tags = frozenset(_tag(message) for message in protocol.types if message.carries_payload)
     return partial(_is_udp_payload, port, tags)
 
 

@@ -6,7 +6,7 @@ from functools import partial
 
 import msgspec
 
-from edge.gossip.messages import Gossip
+from edge.gossip.messages import GOSSIP_PROTOCOL
 from edge.gossip.peer import GossipConfig, GossipPeer
 from topologies.architectures import Deployment
 from topologies.architectures.frames import udp_classifier
@@ -35,4 +35,4 @@ def deploy(experiment: Experiment) -> Deployment:
             **knobs,
         )
         devices[device] = DevicePlan(nodes=(experiment.node(partial(GossipPeer, config)),))
-    return Deployment(devices, udp_classifier(PORTS[experiment.architecture], Gossip))
+    return Deployment(devices, udp_classifier(PORTS[experiment.architecture], GOSSIP_PROTOCOL))

@@ -48,19 +48,18 @@ class CachingOptions(Options, frozen=True):
 class GossipOptions(Options, frozen=True):
     """UDP: eager push along a tree, lazy announcements, repair (Plumtree), anti-entropy by digests."""
 
-    eager_max: PositiveInt = 4
-    """Neighbours a message is pushed to at first; the tree prunes and grafts from there."""
-    announce_interval_s: Positive = 0.5
-    """Between announcements of what one has."""
+    eager_max: PositiveInt = 8
+    """Most eager neighbours: what one item may cost a device in transmissions."""
+    announce_interval_s: Positive = 0.75
+    """Between announcements of what one has, while there is news."""
     graft_timeout_s: Positive = 0.5
-    """How long an announced part may take by the tree before it is asked for."""
+    """How long an announced item may take by the tree before it is asked for."""
     part_bytes: Annotated[int, msgspec.Meta(ge=32, le=32_768)] = 1024
     """Larger observations travel in parts of this size."""
-    repair_parts: PositiveInt = 8
-    """Parts sent to one neighbour per repair interval."""
-    repair_interval_s: Positive = 0.1
+    window_parts: PositiveInt = 16
+    """Most parts asked of one neighbour at a time."""
     memory_bytes: PositiveInt = 8_000_000
-    """Held for repairs; the oldest goes first."""
+    """Held for repairs; what came first goes first."""
 
 
 OPTIONS: dict[str, type[Options]] = {"star": StarOptions, "caching": CachingOptions, "gossip": GossipOptions}

@@ -70,7 +70,7 @@ def check_table(checked: Checked) -> Table:
     counts = ", ".join(f"{count:,} {kind}" for kind, count in checked.observations.items())
     table.add_row("observations counted", f"about {counts}")
     for n, fault in enumerate(checked.faults):
-        about = ", ".join(_plain(v) for k, v in fault.items() if k not in ("at_s", "fault"))
+        about = ", ".join(_plain(v) for k, v in fault.items() if k not in ("at_s", "fault") and v)
         table.add_row("faults" if n == 0 else "", f"{fault['at_s']:g} s  {fault['fault']} {about}")
     weak = ", ".join(f"{name} cuts off {count}" for name, count in checked.single_points_of_failure.items())
     table.add_row("single points of failure", weak or "none")
