@@ -44,6 +44,9 @@ class LinkInfo(msgspec.Struct, frozen=True):
     delay_ms: float
     jitter_ms: float
     loss_ratio: float
+    mtu_bytes: int = 1500
+    overhead_bytes: int = 0
+    """Framing per fragment of at most mtu_bytes."""
     channel: bool = False
 
 
@@ -93,6 +96,8 @@ class Manifest(msgspec.Struct, frozen=True):
     birdhouses: tuple[str, ...]
     devices: tuple[DeviceInfo, ...]
     links: tuple[LinkInfo, ...]
+    ports: dict[str, int] = {}
+    """UDP and TCP port of each node name: tells protocols apart in captures."""
     command: str = ""
     """What reproduces the run."""
     versions: dict[str, str] = {}
@@ -136,7 +141,7 @@ def link_infos(network: Network) -> tuple[LinkInfo, ...]:
     return tuple(
         LinkInfo(
             name, a, b, profile, None if isinf(spec.rate_kbps) else spec.rate_kbps, spec.delay_ms,
-            spec.jitter_ms, spec.loss_ratio, channel,
+            spec.jitter_ms, spec.loss_ratio, spec.mtu_bytes, spec.overhead_bytes, channel,
         )
         for name, a, b, profile, spec, channel in links
     )  # fmt: skip
