@@ -1,10 +1,10 @@
 """The simulation's MQTT client: what paho-mqtt is in the emulation, for the same local messages.
 
 Owns connections, packet identifiers and handshakes; the star node above cannot tell it from `paho_binding`.
-It does as paho does where the standard leaves a choice: PINGREQ when nothing was sent or heard for a
-keepalive, retransmission on every reconnect, publishes handed over without a connection go out with the next
-one unless their QoS is 0. And as `paho_binding` does: a connection over which nothing is heard for 1.5
-keepalives is given up.
+It does as paho does where the standard leaves a choice: a PINGREQ every keepalive (paho 2.2 sends it
+whatever else it has sent), retransmission on every reconnect, publishes handed over without a connection go
+out with the next one unless their QoS is 0. And as `paho_binding` does: a connection over which nothing is
+heard for 1.5 keepalives is given up.
 
 Source: MQTT 5, sections 3 and 4.3 (delivery protocols), 4.4 (retransmission).
 """
@@ -121,8 +121,9 @@ class Connection:
         self._phase: Literal["closed", "connecting", "connected"] = "closed"
         self._keepalive_s = 0
         self._heard_s = 0.0
-        self._sent_s = 0.0
-        self._pinged = False
+        self._pinged_s = 0.0
+        self._unanswered = False
+        """A PINGREQ waits for its PINGRESP."""
         self._last_packet_id = 0
         self._manual = True
         self._unacknowledged: dict[int, _Unacknowledged] = {}
@@ -193,7 +194,8 @@ class Connection:
             case SubackPacket(_, _, packet_id, reason_code):
                 self._tell(ctx, Subscribed(self.broker, self._filters.pop(packet_id), reason_code))
             case PingrespPacket():
-                self._pinged = False
+                self._unanswered = False
+                self._check_alive(ctx)
             case Closed():
                 self._lose(ctx, "closed")
 
@@ -230,7 +232,8 @@ class Connection:
             self._lose(ctx, "refused")
             return
         self._phase = "connected"
-        self._pinged = False
+        self._pinged_s = ctx.now
+        self._unanswered = False
         for unacknowledged in self._unacknowledged.values():
             self._send(ctx, unacknowledged.again(self.number))
         receive_maximum = packet.receive_maximum if self._version == MQTT_5 else RECEIVE_MAXIMUM_DEFAULT
@@ -273,18 +276,18 @@ class Connection:
         self._tell(ctx, received)
 
     def _check_alive(self, ctx: Context) -> None:
-        """Ping after a keepalive without traffic in either direction; give up after 1.5 without any from the
-        broker."""
+        """Ping once a keepalive; give up after 1.5 without a word from the broker."""
         silent_at_s = self._heard_s + SILENCE_KEEPALIVES * self._keepalive_s
         if ctx.now >= silent_at_s:
             self._send(ctx, Closed(self.number))
             self._lose(ctx, "keepalive")
             return
-        ping_at_s = min(self._heard_s, self._sent_s) + self._keepalive_s
-        if ctx.now >= ping_at_s and not self._pinged:
-            self._pinged = True
+        if ctx.now >= self._pinged_s + self._keepalive_s and not self._unanswered:
+            self._unanswered = True
+            self._pinged_s = ctx.now
             self._send(ctx, PingreqPacket(self.number))
-        wake_s = silent_at_s if self._pinged else min(silent_at_s, ping_at_s)
+        ping_at_s = max(self._pinged_s + self._keepalive_s, ctx.now)
+        wake_s = silent_at_s if self._unanswered else min(silent_at_s, ping_at_s)
         ctx.set_timer(("alive", self.number), wake_s - ctx.now)
 
     def _lose(self, ctx: Context, reason: Loss) -> None:
@@ -297,7 +300,6 @@ class Connection:
         ctx.cancel_timer(("alive", self.number))
 
     def _send(self, ctx: Context, packet: Packet) -> None:
-        self._sent_s = ctx.now
         ctx.send(self._peer, packet)
 
     def _tell(self, ctx: Context, message: Message) -> None:
