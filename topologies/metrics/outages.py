@@ -8,7 +8,7 @@ the deadline is back at 95 % of the mean before the failure. A window holds the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import inf
+from math import ceil, inf
 from typing import Literal
 
 import msgspec
@@ -22,6 +22,7 @@ from underlay.faults import AnyFault
 WINDOW_S = 5.0
 RECOVERED_SHARE = 0.95
 RECOVERED_WINDOWS = 3
+SERIES_WINDOWS_MAX = 240
 
 
 class Outage(msgspec.Struct, frozen=True):
@@ -160,8 +161,10 @@ def effects(
     )
 
 
-def delivery_series(pairs: Pairs, start_s: float, end_s: float, step_s: float = WINDOW_S) -> DeliverySeries:
-    """Delivery by the time of observation."""
+def delivery_series(pairs: Pairs, start_s: float, end_s: float) -> DeliverySeries:
+    """Delivery by the time of observation, in windows of whole seconds that hold about ten pairs or more."""
+    per_s = pairs.expected / (end_s - start_s)
+    step_s = float(max(1, ceil((end_s - start_s) / SERIES_WINDOWS_MAX), ceil(10 / per_s) if per_s else 1))
     windows = [pairs.between(t_s, min(t_s + step_s, end_s)) for t_s in _starts(start_s, end_s, step_s)]
     arrived = [int(np.count_nonzero(np.isfinite(window.arrived_s))) for window in windows]
     on_time = [int(np.count_nonzero(window.on_time)) for window in windows]

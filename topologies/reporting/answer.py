@@ -176,7 +176,8 @@ def _recovery(found: Sequence[OutageEffect], outage: Outage) -> str:
         return ""
     worst = max(times)
     if worst == 0:
-        return "Delivery within the deadline never fell."
+        unharmed = all(effect.during.ratio == 1.0 for effect in found)
+        return f"Delivery within the deadline {'never fell' if unharmed else 'hardly fell'}."
     return f"Delivery within the deadline was back {seconds(worst)} after the failure."
 
 
@@ -194,8 +195,9 @@ def _cost(summaries: Sequence[Summary]) -> str | None:
     (least, low), *_, (most, high) = sorted(costs.items(), key=lambda item: item[1])
     if not low or high / low < 1.05:
         return f"The price was alike: about {size(low)} on air for each delivered observation."
+    superlative = "cheaper" if len(costs) == 2 else "cheapest"
     return (
-        f"{least.capitalize()} was the cheapest, with {size(low)} on air for each delivered observation; "
+        f"{least.capitalize()} was the {superlative}, with {size(low)} on air for each delivered observation; "
         f"{most} put {high / low:.1f} times as much on air, {size(high)}."
     )
 

@@ -7,7 +7,6 @@ but means and ranges over the seeds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from math import floor, log10
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,8 +56,7 @@ def delivery_over_time(summaries: Sequence[Summary], palette: Palette, *, wide: 
 
     def series(summary: Summary) -> Series:
         windows = summary.series
-        middles = np.arange(len(windows.expected), dtype=np.float64) + 0.5
-        times = windows.start_s + windows.step_s * middles
+        times = windows.start_s + windows.step_s * np.arange(len(windows.expected), dtype=np.float64)
         expected = np.array(windows.expected, dtype=np.float64)
         on_time = np.array(windows.on_time, dtype=np.float64)
         ratios = np.divide(on_time, expected, out=np.full_like(expected, np.nan), where=expected > 0)
@@ -78,7 +76,7 @@ def latency(summaries: Sequence[Summary], palette: Palette) -> str:
     axes = canvas.axes
     finite = [q for s in summaries for q in s.delivery.quantiles_s if q is not None and q > 0]
     deadline_s = summaries[0].run.deadline_s
-    low = 10 ** floor(log10(max(1e-3, min(finite, default=0.01))))
+    low = max(1e-3, min(finite, default=0.01) / 2)
     high = 1.4 * max([*finite, deadline_s])
     grid = np.geomspace(low, high, 300)
     ends = []
@@ -127,9 +125,7 @@ def front(summaries: Sequence[Summary], palette: Palette, *, against: str) -> st
     axes.set_xlim(0, highest * 1.25 or 1)
     axes.set_ylim(0, top or 1.0)
     for name, (x, y) in means.items():
-        axes.plot(
-            [x], [y], "o", color=palette[name], markersize=11, markeredgecolor=PAPER, markeredgewidth=1.5
-        )
+        axes.plot([x], [y], "o", color=palette[name], markersize=11, clip_on=False, zorder=4)
         right = x < highest * 0.8
         axes.annotate(
             name, (x, y), xytext=(10 if right else -10, 0), textcoords="offset points", va="center",
@@ -159,18 +155,20 @@ def by_device(
         largest = sorted(devices, key=lambda d: -max(row.get(d, 0.0) for row in values.values()))[:ROWS_MAX]
         devices = [device for device in devices if device in largest]
     row_px = 19
-    canvas = Canvas(480, 58 + row_px * len(devices), left=74, right=18, top=26, bottom=30)
+    canvas = Canvas(480, 58 + row_px * len(devices), left=74, right=30, top=26, bottom=12)
     axes = canvas.axes
     highest = max((value for row in values.values() for value in row.values()), default=1.0) or 1.0
     rows = range(len(devices))
     for y, device in zip(rows, devices, strict=True):
         there = [row[device] for row in values.values() if device in row]
         axes.plot([min(there), max(there)], [y, y], color=GRID, linewidth=3, solid_capstyle="round", zorder=1)
-    for architecture, row in values.items():
+    for n, (architecture, row) in enumerate(values.items()):
         xs = [row.get(device, float("nan")) for device in devices]
+        # A little apart, so that equal ones do not hide each other.
+        ys = [y + 0.16 * (n - (len(values) - 1) / 2) for y in rows]
         axes.plot(
             xs,
-            rows,
+            ys,
             "o",
             color=palette[architecture],
             markersize=8,
@@ -239,22 +237,30 @@ def _over_time(
         else Canvas(400, max(200, height_px - 40), left=42, right=70, top=30, bottom=34)
     )
     axes = canvas.axes
+    run = summaries[0].run
     for name, runs in architectures(summaries).items():
         times, values = _aligned([series(run) for run in runs])
         if not len(times):
             continue
-        draw = "steps-mid" if step else "default"
+        if step:
+            # The last window is drawn to its end.
+            times = np.append(times, run.stop_s)
+            values = np.hstack([values, values[:, -1:]])
         if len(runs) > 1:
             low, high = _extremes(values)
             axes.fill_between(
-                times, low, high, color=palette[name], alpha=0.16, linewidth=0, step="mid" if step else None
+                times, low, high, color=palette[name], alpha=0.16, linewidth=0, step="post" if step else None
             )
         axes.plot(
-            times, _mean(values), color=palette[name], linewidth=2.2, drawstyle=draw, solid_joinstyle="round"
+            times,
+            _mean(values),
+            color=palette[name],
+            linewidth=2.2,
+            drawstyle="steps-post" if step else "default",
+            solid_joinstyle="round",
         )
-    run = summaries[0].run
     axes.set_xlim(run.warmup_s, run.stop_s)
-    axes.locator_params(axis="x", nbins=12 if wide else 5)
+    axes.locator_params(axis="x", nbins=12 if wide else 5, steps=[1, 2, 5, 10])
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0f} s")
     return canvas
 

@@ -75,6 +75,7 @@ def topology(
                 solid_capstyle="round",
                 zorder=2,
             )
+    labels = short_names(manifest.birdhouses)
     roles = {device.name: device.role for device in manifest.devices}
     crashed = {outage.subject for run in runs for outage in run.outages if outage.kind == "crash"}
     small = len(roles) > LABELLED_MAX
@@ -88,14 +89,15 @@ def topology(
             halo = 10 + 22 * sqrt(senders[device] / most_bytes)
             axes.plot([x], [y], "o", color=colour, alpha=0.30, markersize=halo, markeredgewidth=0, zorder=2)
         above = sum(y - at[peer][1] for peer in peers[device]) > 0
-        _device(canvas, device, roles[device], x, y, crashed=device in crashed, small=small, above=above)
+        label = labels.get(device, device)
+        _device(canvas, label, roles[device], x, y, crashed=device in crashed, small=small, above=above)
     axes.set_xlim(_range([x for x, _ in at.values()]))
     axes.set_ylim(_range([y for _, y in at.values()]))
     return canvas.svg(name, f"Bytes on each link, {manifest.architecture}", palette)
 
 
 def _device(
-    canvas: Canvas, device: str, role: str, x: float, y: float, *, crashed: bool, small: bool, above: bool
+    canvas: Canvas, label: str, role: str, x: float, y: float, *, crashed: bool, small: bool, above: bool
 ) -> None:
     axes = canvas.axes
     plain = role == "birdhouse"
@@ -112,7 +114,7 @@ def _device(
     if plain and small and not crashed:
         return
     axes.annotate(
-        device,
+        label,
         (x, y),
         xytext=(0, (size * 0.5 + 4) * (1 if above else -1)),
         textcoords="offset points",
@@ -124,6 +126,21 @@ def _device(
         fontweight="normal" if plain else "bold",
         annotation_clip=False,
     )
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Numbered names in full once, and then their numbers: there is no room for more.
+
+    >>> short_names(["cam1", "cam2", "barn", "cam3"])
+    {'cam1': 'cam1', 'cam2': '2', 'barn': 'barn', 'cam3': '3'}
+    """
+    seen: set[str] = set()
+    shortened = {}
+    for name in names:
+        prefix = name.rstrip("0123456789")
+        shortened[name] = name[len(prefix) :] if prefix in seen and prefix != name else name
+        seen.add(prefix)
+    return shortened
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:

@@ -86,6 +86,7 @@ def _context(runs: Runs) -> dict[str, Any]:
         "failures": _failures(compared),
         "kinds": _kinds(groups),
         "caches": _caches(groups),
+        "verdicts": _verdicts(runs),
         "links": _links(runs),
         "health": _health(runs),
         "notes": list(dict.fromkeys(note for manifest, _ in runs for note in manifest.notes)),
@@ -297,10 +298,27 @@ class LinkTable(NamedTuple):
     """Links of one run, asked beside achieved."""
 
     title: str
-    validity: str
-    reason: str
     columns: list[str]
     rows: list[list[str]]
+
+
+class Verdicts(NamedTuple):
+    """Runs that were judged alike."""
+
+    validity: str
+    reason: str
+    runs: list[str]
+    """`star, seed 1`, or `all runs`."""
+
+
+def _verdicts(runs: Runs) -> list[Verdicts]:
+    judged: dict[tuple[str, str], list[str]] = {}
+    for manifest, _ in runs:
+        key = (manifest.verdict.validity, manifest.verdict.reason)
+        judged.setdefault(key, []).append(f"{manifest.architecture}, seed {manifest.seed}")
+    if len(judged) == 1 and len(runs) > 1:
+        judged = {key: ["all runs"] for key in judged}
+    return [Verdicts(*key, names) for key, names in judged.items()]
 
 
 def _links(runs: Runs) -> list[LinkTable]:
@@ -310,9 +328,7 @@ def _links(runs: Runs) -> list[LinkTable]:
         columns = list(dict.fromkeys(key for row in verdict.links for key in row))
         rows = [[_cell(row.get(column)) for column in columns] for row in verdict.links]
         title = f"{manifest.architecture}, seed {manifest.seed}"
-        found.append(
-            LinkTable(title, verdict.validity, verdict.reason, [c.replace("_", " ") for c in columns], rows)
-        )
+        found.append(LinkTable(title, [column.replace("_", " ") for column in columns], rows))
     return found
 
 

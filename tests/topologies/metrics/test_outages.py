@@ -84,8 +84,11 @@ def test_what_the_star_recovered_after_its_hub_came_back(tmp_path: Path) -> None
     assert (effect.through, effect.recovered, effect.recovered_late, effect.lost) == (0, 18, 9, 2)
     assert effect.during.age_peak_s == pytest.approx(21.0)
     assert effect.recovery == Recovery("back", 15.0), "windows from 55 s on are back at 95 %"
-    assert summary.series.expected == (5,) * 16
-    assert summary.series.late[6:10] == (5, 3, 1, 0)
+    # One a second: ten to a window.
+    assert summary.series.step_s == 10.0
+    assert summary.series.expected == (10,) * 8
+    assert summary.series.on_time == (10, 10, 10, 0, 9, 10, 10, 10)
+    assert summary.series.late == (0, 0, 0, 8, 1, 0, 0, 0)
 
 
 def test_age_during_an_outage_is_the_integral_over_it(tmp_path: Path) -> None:
