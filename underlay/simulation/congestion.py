@@ -13,23 +13,31 @@ INITIAL_WINDOW = 10.0
 """RFC 6928."""
 RTO_INITIAL_S = 1.0
 RTO_MAX_S = 120.0
-_VARIANCE_MIN_S = 0.2
+_VARIATION_MIN_S = 0.2
 _BETA = 0.7
 _C = 0.4
 _FRIENDLY = 3.0 * (1.0 - _BETA) / (1.0 + _BETA)
 
 
 class RttEstimator:
-    """Smoothed round-trip time and the timeout that follows from it."""
+    """Smoothed round-trip time and the timeout that follows from it.
 
-    __slots__ = ("_backoff", "_variation_s", "latest_s", "min_s", "smoothed_s")
+    As in Linux, the variation grows with the largest deviation of a round trip, shrinks slowly, and counts
+    a sudden improvement less.
+    """
+
+    __slots__ = (
+        "_backoff", "_deviation_s", "_largest_s", "_round_from_s", "_variation_s", "latest_s", "min_s",
+        "smoothed_s",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.smoothed_s = 0.0
         """0 until the first sample."""
         self.latest_s = 0.0
         self.min_s = inf
-        self._variation_s = 0.0
+        self._deviation_s = self._variation_s = self._largest_s = 0.0
+        self._round_from_s = 0.0
         self._backoff = 1.0
 
     @property
@@ -37,20 +45,28 @@ class RttEstimator:
         """Seconds after which unacknowledged data is sent again."""
         if not self.smoothed_s:
             return min(RTO_INITIAL_S * self._backoff, RTO_MAX_S)
-        return min(
-            (self.smoothed_s + max(_VARIANCE_MIN_S, 4.0 * self._variation_s)) * self._backoff, RTO_MAX_S
-        )
+        return min((self.smoothed_s + self._variation_s) * self._backoff, RTO_MAX_S)
 
-    def sample(self, rtt_s: float) -> None:
-        """A segment that was sent once took `rtt_s` to be acknowledged (Karn's rule is the caller's)."""
+    def sample(self, rtt_s: float, now_s: float) -> None:
+        """A segment took `rtt_s` to be acknowledged."""
         self.latest_s = rtt_s
         self.min_s = min(self.min_s, rtt_s)
-        if self.smoothed_s:
-            self._variation_s += (abs(rtt_s - self.smoothed_s) - self._variation_s) / 4.0
-            self.smoothed_s += (rtt_s - self.smoothed_s) / 8.0
-        else:
+        if not self.smoothed_s:
             self.smoothed_s = rtt_s
-            self._variation_s = rtt_s / 2.0
+            self._deviation_s = rtt_s / 2.0
+            self._largest_s = self._variation_s = max(4.0 * self._deviation_s, _VARIATION_MIN_S)
+            self._round_from_s = now_s
+            return
+        error_s = rtt_s - self.smoothed_s
+        self.smoothed_s += error_s / 8.0
+        change_s = abs(error_s) - self._deviation_s
+        self._deviation_s += (change_s / 8.0 if error_s < 0.0 < change_s else change_s) / 4.0
+        self._largest_s = max(self._largest_s, 4.0 * self._deviation_s)
+        self._variation_s = max(self._variation_s, self._largest_s)
+        if now_s - self._round_from_s >= self.smoothed_s:
+            self._variation_s -= (self._variation_s - self._largest_s) / 4.0
+            self._largest_s = _VARIATION_MIN_S
+            self._round_from_s = now_s
 
     def back_off(self) -> None:
         """The timeout passed in vain: the next is twice as long."""
@@ -65,13 +81,14 @@ class Cubic:
     """The congestion window of one direction of a connection."""
 
     __slots__ = (
-        "_delivered", "_epoch_s", "_origin", "_prior", "_reno", "_round_end", "_round_min_s",
+        "_before", "_delivered", "_epoch_s", "_origin", "_prior", "_reno", "_round_end", "_round_min_s",
         "_round_samples", "_sent", "_w_max", "ssthresh", "window",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.window = INITIAL_WINDOW
         self.ssthresh = inf
+        self._before = (self.window, self.ssthresh)
         self._w_max = 0.0
         self._epoch_s = -1.0
         self._origin = 0.0
@@ -136,6 +153,10 @@ class Cubic:
         self._note_loss()
         self.window = 1.0
 
+    def undo(self) -> None:
+        """What was taken for a loss was a delay (RFC 4015): go on as before."""
+        self.window, self.ssthresh = max(self.window, self._before[0]), max(self.ssthresh, self._before[1])
+
     def restart(self) -> None:
         """Nothing was sent for longer than the timeout: what was learnt of the path is stale (RFC 2861)."""
         self.ssthresh = max(self.ssthresh, 0.75 * self.window) if self.ssthresh < inf else inf
@@ -143,6 +164,7 @@ class Cubic:
         self._epoch_s = -1.0
 
     def _note_loss(self) -> None:
+        self._before = (self.window, self.ssthresh)
         self._w_max = self.window * (1.0 + _BETA) / 2.0 if self.window < self._w_max else self.window
         self.ssthresh = max(2.0, self.window * _BETA)
         self._epoch_s = -1.0

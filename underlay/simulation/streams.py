@@ -42,15 +42,20 @@ OPENING, ACCEPTING, OPEN, CLOSED = range(4)
 
 
 class Segment:
-    """Bytes `seq` to `end`; everything before `ack` was received, and of what follows the ranges `sacks`."""
+    """Bytes `seq` to `end`; everything before `ack` was received, and of what follows the ranges `sacks`.
 
-    __slots__ = ("ack", "end", "sacks", "seq")
+    It was sent at `sent_s`, and what it acknowledges at `echo_s` (the timestamps of RFC 7323).
+    """
 
-    def __init__(self, seq: int, end: int, ack: int, sacks: Ranges) -> None:
+    __slots__ = ("ack", "echo_s", "end", "sacks", "sent_s", "seq")
+
+    def __init__(self, seq: int, end: int, ack: int, sacks: Ranges, sent_s: float, echo_s: float) -> None:
         self.seq = seq
         self.end = end
         self.ack = ack
         self.sacks = sacks
+        self.sent_s = sent_s
+        self.echo_s = echo_s
 
 
 class Streams:
@@ -171,7 +176,7 @@ class Stream:
         assert remote is not None, "an open stream knows its other end"
         ack, sacks = self.receiver.acknowledge(end > seq)
         size_bytes = HEADER_BYTES + end - seq + (4 + 8 * len(sacks) if sacks else 0)
-        segment = Segment(seq, end, ack, sacks)
+        segment = Segment(seq, end, ack, sacks, self.agenda.now, self.receiver.echo_s)
         self.here.launch(self.there, size_bytes, data, remote.arrive, segment, None)
 
     def arrive(self, segment: Segment, _: object) -> None:
@@ -182,8 +187,8 @@ class Stream:
         if self.state == ACCEPTING:
             self._open()
         if segment.end > segment.seq:
-            self.receiver.take(segment.seq, segment.end)
-        self.sender.acknowledged(segment.ack, segment.sacks)
+            self.receiver.take(segment.seq, segment.end, segment.sent_s)
+        self.sender.acknowledged(segment.ack, segment.sacks, segment.echo_s)
 
     def deliver(self, received: int) -> None:
         """Hand the messages that are complete, now that all bytes before `received` are here, to the node."""
@@ -226,8 +231,7 @@ class Stream:
 
     def _open(self) -> None:
         self.state = OPEN
-        if self._tries == 1:
-            self.sender.rtt.sample(self.agenda.now - self._opened_s)
+        self.sender.rtt.sample(self.agenda.now - self._opened_s, self.agenda.now)
 
     def _refuse(self) -> None:
         if self.remote is not None:

@@ -27,7 +27,7 @@ class Receiver:
 
     __slots__ = (
         "_beyond", "_due_s", "_interactive", "_last_s", "_mss_bytes", "_quick", "_stream", "_unacknowledged",
-        "next",
+        "echo_s", "next",
     )  # fmt: skip
 
     def __init__(self, stream: Stream) -> None:
@@ -42,9 +42,11 @@ class Receiver:
         self._interactive = False
         self._last_s = -inf
         self._mss_bytes = _MSS_GUESS_BYTES
+        self.echo_s = -inf
+        """When the segment left that the next acknowledgement answers: the first since the last one."""
 
-    def take(self, seq: int, end: int) -> None:
-        """Bytes `seq` to `end` arrived."""
+    def take(self, seq: int, end: int, sent_s: float) -> None:
+        """Bytes `seq` to `end` arrived, which left at `sent_s`."""
         agenda = self._stream.agenda
         if agenda.now - self._last_s > self._stream.sender.rtt.timeout_s:
             self._quick = _QUICK_ACKS
@@ -56,6 +58,8 @@ class Receiver:
             self._quick, self._interactive = _QUICK_ACKS, False
             self._acknowledge_now()
             return
+        if not self._unacknowledged:
+            self.echo_s = sent_s
         filled = bool(self._beyond)
         self._advance(end)
         self._unacknowledged += end - seq

@@ -2,7 +2,8 @@
 
 Owns what was written and is not acknowledged, and when to send it again: losses are found by time (RACK) with
 SACK, at the tail by a probe (RFC 8985), and at last by the retransmission timeout (RFC 6298). How much may be
-under way is in `congestion`. Not modelled: receive windows, and undoing a timeout that proves spurious.
+under way is in `congestion`. A repair that proves needless is undone (RFC 3522). Receive windows are not
+modelled.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ class Sender:
 
     __slots__ = (
         "_agenda", "_alarm_s", "_congestion", "_deadline_s", "_flight", "_flushing", "_last_sent_s",
-        "_limited", "_lost", "_newest", "_probed", "_repair", "_repair_end", "_sacked", "_spans", "_stream",
-        "_timeout_from_s", "_una", "_written", "next", "rtt",
+        "_limited", "_lost", "_newest", "_probed", "_repair", "_repair_end", "_repair_from_s", "_sacked",
+        "_spans", "_stream", "_timeout_from_s", "_una", "_written", "next", "rtt",
     )  # fmt: skip
 
     def __init__(self, stream: Stream) -> None:
@@ -62,6 +63,7 @@ class Sender:
         """When the last sent of the delivered segments left, and its end."""
         self._repair = NO_REPAIR
         self._repair_end = 0
+        self._repair_from_s = 0.0
         self._probed = self._limited = self._flushing = False
         self._last_sent_s = self._timeout_from_s = 0.0
         self._deadline_s = self._alarm_s = inf
@@ -100,19 +102,21 @@ class Sender:
                 self._send_new()
         self._set_alarm()
 
-    def acknowledged(self, ack: int, sacks: Ranges) -> None:
-        """The other end has everything before `ack`, and the ranges `sacks`."""
+    def acknowledged(self, ack: int, sacks: Ranges, echo_s: float) -> None:
+        """The other end has everything before `ack`, and `sacks`; it answers what left at `echo_s`."""
         flight = self._flight
         if not flight:
             return
         before, window_full = len(flight), self._limited
         advanced = ack > self._una
-        delivered = self._take_acknowledged(ack) + (self._take_sacked(sacks) if sacks else 0)
+        delivered = self._take_acknowledged(ack, echo_s) + (self._take_sacked(sacks) if sacks else 0)
         if advanced:
             self._una = ack
             self._timeout_from_s = self._agenda.now
             self._probed = False
             self.rtt.acknowledged()
+            if self._repair and echo_s < self._repair_from_s:
+                self._undo()
         lost_before = self._lost
         if self._sacked or self._repair:
             self._mark_lost()
@@ -156,10 +160,10 @@ class Sender:
             self._congestion.sent()
         self._stream.transmit(sent.seq, sent.end, sent.data)
 
-    def _take_acknowledged(self, ack: int) -> int:
+    def _take_acknowledged(self, ack: int, echo_s: float) -> int:
         flight, now_s = self._flight, self._agenda.now
         delivered = 0
-        sampled = False
+        sampled = not (flight and flight[0].end <= ack)
         while flight and flight[0].end <= ack:
             sent = flight.popleft()
             self._lost -= sent.lost
@@ -168,8 +172,10 @@ class Sender:
                 delivered += 1
                 if not sent.again and not sampled:
                     sampled = True
-                    self.rtt.sample(now_s - sent.sent_s)
+                    self.rtt.sample(now_s - sent.sent_s, now_s)
                 self._note_delivered(sent)
+        if not sampled:  # all were sent again: only the echo tells which copy arrived
+            self.rtt.sample(now_s - echo_s, now_s)
         return delivered
 
     def _take_sacked(self, sacks: Ranges) -> int:
@@ -183,6 +189,14 @@ class Sender:
                 delivered += 1
                 self._note_delivered(sent)
         return delivered
+
+    def _undo(self) -> None:
+        """The acknowledgement answers a first copy: nothing was lost, it only took long (RFC 3522)."""
+        self._congestion.undo()
+        self._repair = NO_REPAIR
+        self._lost = 0
+        for sent in self._flight:
+            sent.lost = False
 
     def _note_delivered(self, sent: Sent) -> None:
         """A copy sent again is only believed to be the one delivered if a round trip has passed."""
@@ -214,7 +228,7 @@ class Sender:
         if self._repair == FAST:
             congestion.repair(delivered, self._pipe)
         elif lost_more and not self._repair:
-            self._repair, self._repair_end = FAST, self.next
+            self._repair, self._repair_end, self._repair_from_s = FAST, self.next, self._agenda.now
             congestion.reduce(self._pipe)
         elif delivered and (window_full or congestion.window < min(2.0 * before, congestion.ssthresh)):
             congestion.grow(delivered, self._agenda.now, self.rtt, self._una, self.next)
@@ -283,6 +297,7 @@ class Sender:
         self.rtt.back_off()
         if self._repair != TIMEOUT:
             self._congestion.collapse()
+            self._repair_from_s = self._agenda.now
         self._repair, self._repair_end = TIMEOUT, self.next
         for sent in self._flight:
             sent.lost = not sent.sacked
