@@ -150,17 +150,10 @@ class Connection:
         match request:
             case Publish():
                 self._publish(ctx, request)
-            case Subscribe():
-                if request.qos == 2:
-                    self._manual = False
-                packet_id = self._next_packet_id()
-                self._filters[packet_id] = request.filter
-                packet = SubscribePacket(
-                    self.number, self._version, packet_id, request.filter, request.qos, no_local=True
-                )
-                self._send(ctx, packet)
-            case Acknowledge(_, token):
-                if token >> TOKEN_SHIFT == self.number and self._phase == "connected":
+            case Subscribe() if self._phase == "connected":
+                self._subscribe(ctx, request)
+            case Acknowledge(_, token) if self._phase == "connected":
+                if token >> TOKEN_SHIFT == self.number:
                     self._send(ctx, PubackPacket(self.number, token & 0xFFFF))
             case Forget():
                 self._unacknowledged.clear()
@@ -174,6 +167,8 @@ class Connection:
 
     def on_packet(self, ctx: Context, packet: Packet) -> None:
         if self._phase == "closed":
+            # The attempt timed out, and the broker accepted it later: a real socket would be gone by now.
+            self._send(ctx, Closed(packet.connection))
             return
         self._heard_s = ctx.now
         match packet:
@@ -225,6 +220,16 @@ class Connection:
                 self._unacknowledged[packet_id].sent = True
             else:
                 self._tell(ctx, Published(self.broker, request.token, 0))
+
+    def _subscribe(self, ctx: Context, request: Subscribe) -> None:
+        if request.qos == 2:
+            self._manual = False
+        packet_id = self._next_packet_id()
+        self._filters[packet_id] = request.filter
+        packet = SubscribePacket(
+            self.number, self._version, packet_id, request.filter, request.qos, no_local=True
+        )
+        self._send(ctx, packet)
 
     def _on_connack(self, ctx: Context, packet: ConnackPacket) -> None:
         ctx.cancel_timer(("connect", self.number))

@@ -31,7 +31,7 @@ class SessionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A silent broker is given up after 1.5 times this, a silent device too."""
     connect_timeout_s: float = 5.0
     backoff_base_s: float = 0.5
-    backoff_max_s: float = 15.0
+    backoff_max_s: float = 8.0
 
 
 State = Literal["idle", "connecting", "connected", "waiting"]

@@ -15,7 +15,7 @@ import pytest
 from edge.mqtt.messages import Acknowledge, Connect, Disconnect, Forget, Publish, Received, Subscribe
 from edge.mqtt.model_broker import BrokerConfig, ModelBroker
 from edge.mqtt.model_client import ModelClient
-from edge.mqtt.packets import BROKER, MQTT_3_1_1, MQTT_5
+from edge.mqtt.packets import BROKER, MQTT_3_1_1, MQTT_5, ConnackPacket
 from tests.edge.mqtt.wire import Wire
 from underlay.messages import Message
 from underlay.node import Address, Context, Node
@@ -193,6 +193,20 @@ def silence() -> Scenario:
     return scenario
 
 
+def accepted_too_late() -> Scenario:
+    """The client has given the attempt up, and says so to a broker that accepts it."""
+    scenario = Scenario()
+    scenario.client("cam")
+    scenario.wire.deaf["cam"] = True
+    scenario.connect("cam")
+    scenario.wire.run(10.0)
+    scenario.wire.deaf["cam"] = False
+    scenario.note("CONNACK arrives now")
+    scenario.wire.tell("cam/@mqtt", f"hub/{BROKER}", ConnackPacket(1, MQTT_5, False, 20))
+    scenario.wire.run(1.0)
+    return scenario
+
+
 def expired() -> Scenario:
     """A session ends when its client was away for longer than it asked for."""
     scenario = Scenario()
@@ -249,6 +263,7 @@ SCENARIOS: dict[str, Callable[[], Scenario]] = {
     "retained": retained,
     "taken-over": taken_over,
     "silence": silence,
+    "accepted-too-late": accepted_too_late,
     "expired": expired,
     "forgotten": forgotten,
     "crash-before-autosave": partial(crashed, BrokerConfig()),
