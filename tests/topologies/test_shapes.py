@@ -37,7 +37,7 @@ def graph_of(topology: Topology) -> Any:
 
 
 @given(shape=SHAPES, seed=st.integers(0, 1000))
-@settings(max_examples=120)
+@settings(max_examples=60)
 def test_every_shape_has_the_whole_cast(shape: Any, seed: int) -> None:
     """Birdhouses, relays, one hub and one sink, each at a place of its own within the picture."""
     layout = shape.layout(seed)
@@ -53,7 +53,7 @@ def test_every_shape_has_the_whole_cast(shape: Any, seed: int) -> None:
 
 
 @given(shape=SHAPES, seed=st.integers(0, 1000))
-@settings(max_examples=120)
+@settings(max_examples=60)
 def test_every_network_is_fair(shape: Shape, seed: int) -> None:
     """It is connected, and no single machine but the sink's own lies on all paths to it."""
     topology = build_topology(Spec(network=shape, seed=seed))  # type: ignore[arg-type]
@@ -93,7 +93,7 @@ def test_single_points_of_failure_are_those_that_cut_birdhouses_off(shape: Shape
 
 
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 60), range_m=st.floats(15, 120))
-@settings(max_examples=80)
+@settings(max_examples=50)
 def test_geometric_links_are_exactly_those_in_range(seed: int, count: int, range_m: float) -> None:
     """Or an error says which range would connect them, and that range does."""
     shape = Geometric(birdhouses=count, relays=3, range_m=range_m)
