@@ -29,10 +29,11 @@ _GRANULE_S = 0.05
 class Estimate:
     """Mean and deviation of a delay, and the time after which it is exceptional (RFC 6298 §2)."""
 
-    __slots__ = ("_deviation", "_first", "_floor_s", "_mean", "limit_s")
+    __slots__ = ("_deviation", "_deviations", "_first", "_floor_s", "_mean", "limit_s")
 
-    def __init__(self, first_s: float, floor_s: float) -> None:
+    def __init__(self, first_s: float, floor_s: float, deviations: float = 4.0) -> None:
         self.limit_s = first_s
+        self._deviations = deviations
         self._floor_s = floor_s
         self._mean = self._deviation = 0.0
         self._first = True
@@ -45,7 +46,7 @@ class Estimate:
         else:
             self._deviation += (abs(sample_s - self._mean) - self._deviation) / 4
             self._mean += (sample_s - self._mean) / 8
-        self.limit_s = min(10.0, max(self._floor_s, self._mean + max(_GRANULE_S, 4 * self._deviation)))
+        self.limit_s = min(10.0, max(self._floor_s, self._mean + max(_GRANULE_S, self._deviations * self._deviation)))
 
     def exceeded(self) -> None:
         """The limit passed in vain: wait longer next time (RFC 6298 §5.5)."""
@@ -106,7 +107,7 @@ class Fetch:
     def __init__(self, patience_s: float, window_max: int) -> None:
         self.missing: dict[ItemId, Missing] = {}
         self.sources: dict[str, Source] = {}
-        self.lateness = Estimate(patience_s, 0.15)
+        self.lateness = Estimate(patience_s, 0.15, 2.0)
         """How long after an announcement the tree brings what was announced."""
         self.strain = 0.0
         """Share of the items, lately, that did not come by the tree."""
@@ -114,15 +115,15 @@ class Fetch:
         """Neighbours that have more than could be tracked."""
         self._window_max = window_max
 
-    def announced(self, items: Iterable[ItemId], peer: str, now: float, hold_s: float = 0.0) -> None:
-        """`peer` has items that are not whole here; the tree gets its usual time to bring them."""
+    def announced(self, items: Iterable[ItemId], peer: str, now: float, hold_s: float) -> None:
+        """`peer` has items that are not whole here; the tree gets `hold_s` to bring them."""
         for id in items:
             missing = self.missing.get(id)
             if missing is None:
                 if len(self.missing) >= MISSING_MAX:
                     self.overflowed[peer] = None
                     return
-                missing = self.missing[id] = Missing(now, now + self.lateness.limit_s + hold_s)
+                missing = self.missing[id] = Missing(now, now + hold_s)
             missing.sources[peer] = None
 
     def offered(

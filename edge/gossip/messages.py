@@ -96,6 +96,8 @@ class IHave(Message, frozen=True, array_like=True, tag=3):
     """Those that changed lately, or that the receiver seems to need."""
     rest: Epoch
     """Hash of what is held of all streams that are not listed: two peers that agree need say no more."""
+    late_ms: Annotated[int, Meta(ge=0, lt=1 << 16)]
+    """How long after an announcement the tree usually still brings the sender what was announced."""
     answer: bool = False
     """Whether the sender feels cut off: answer in any case, and push what it lacks."""
 

@@ -44,10 +44,12 @@ ANNOUNCE, FETCH, WATCH = "announce", "fetch", "watch"
 
 LISTED_S = 3.0
 """Streams that changed since are listed in an announcement; the others are only hashed."""
-PROBES = 3
+PROBES = 2
 """Lazy neighbours that are asked when an eager one is silent."""
 SERVED_MAX = 64
 """Parts sent in answer to one Graft."""
+BEHIND = 3
+"""Items that a neighbour lacks, though the tree had time to bring them, from which on it is thought cut off."""
 STRAIN_MAX = 0.3
 """Share of repaired items from which on the tree is thought broken, and not just lossy."""
 _ANNOUNCE_SLOWEST = 16
@@ -67,7 +69,7 @@ class GossipConfig(msgspec.Struct, frozen=True):
     """A node on this device that gets every observation (the sink)."""
     eager_max: int = 8
     """Most eager neighbours: what one item may cost this device in transmissions."""
-    announce_interval_s: float = 0.75
+    announce_interval_s: float = 1.0
     """Between announcements while there is news, each to one neighbour in turn; up to 16 times as long without."""
     graft_timeout_s: float = 0.5
     """How long an announced item may take by the tree before it is asked for, until that has been measured."""
@@ -89,9 +91,8 @@ class GossipPeer(Node):
         self.holdings = Holdings(config.memory_bytes)
         self.fetch = Fetch(config.graft_timeout_s, config.window_parts)
         self.relay = Relay(config.on_channel)
-        linked = [peer for peer in config.neighbours if peer not in config.on_channel]
-        self.tree = Tree(linked, config.eager_max)
-        self._answer = Estimate(config.graft_timeout_s, 0.15)
+        self.tree: Tree
+        self._answer = Estimate(config.graft_timeout_s, 0.15, 2.0)
         self._interval_s = config.announce_interval_s
         self._stream = StreamId("", 0)
         self._told = 0
@@ -106,6 +107,8 @@ class GossipPeer(Node):
     def on_start(self, ctx: Context) -> None:
         self._name = ctx.address.partition("/")[2]
         self._stream = StreamId(ctx.device, ctx.rng.getrandbits(32))
+        linked = [peer for peer in self.config.neighbours if peer not in self.config.on_channel]
+        self.tree = Tree(linked, self.config.eager_max, ctx.now, ctx.rng)
         for n, peer in enumerate(self.tree.first_choices(ctx.device)):
             self._attach(ctx, peer, ask=n == 0)
         ctx.set_timer(ANNOUNCE, self._interval_s * ctx.rng.random())
@@ -164,7 +167,7 @@ class GossipPeer(Node):
     def _on_gossip(self, ctx: Context, peer: str, gossip: Gossip) -> None:
         now, id = ctx.now, gossip.item
         self._heard(peer, now)
-        self.tree.fed(peer, now)
+        self._watch_by(ctx, self.tree.fed(peer, now))
         if self.holdings.has(id, gossip.chunk):
             if gossip.eager:
                 self._on_redundant(ctx, peer, id)
@@ -198,7 +201,7 @@ class GossipPeer(Node):
 
     def _on_offer(self, ctx: Context, peer: str, offer: Offer) -> None:
         id = offer.item
-        self.tree.fed(peer, ctx.now)
+        self._watch_by(ctx, self.tree.fed(peer, ctx.now))
         if not self.holdings.whole(id):
             hold_s = self._hold_s(ctx, peer, 0.1)
             if self.fetch.offered(id, peer, offer.count, offer.hops, ctx.now, hold_s) is not None:
@@ -219,6 +222,7 @@ class GossipPeer(Node):
             ctx.send(in_range(name), message)
 
     def _on_news_from(self, ctx: Context, peer: str, eager: bool, hops: int) -> None:
+        self.tree.count(ctx.now)
         """A neighbour was first with an item: in the tree it becomes, or stays, eager (SRDS 2007, algorithm 1)."""
         if peer in self.relay.peers:
             self.relay.useful(peer, hops)
@@ -231,7 +235,7 @@ class GossipPeer(Node):
     def _on_redundant(self, ctx: Context, peer: str, id: ItemId) -> None:
         """Along the tree came what is here already: where the tree brought it before, the edge closes a cycle."""
         first = self.holdings.items.get(id) or self.fetch.missing.get(id)
-        if first is None or not first.eager:
+        if first is None or not first.eager or not self.tree.may_prune(id):
             return
         if peer in self.relay.peers:
             if self.relay.redundant(peer):
@@ -324,7 +328,7 @@ class GossipPeer(Node):
         if self.relay.announces():
             ctx.send(in_range(self._name), self._digest(self._listed(now)))
         for peer in self.tree.next_turn(now, 1):
-            if self.tree.is_forgotten(peer, now):
+            if self.tree.is_forgotten(peer, now, self._interval_s):
                 self._ask(ctx, peer)
                 self._watch_by(ctx, now)
             else:
@@ -348,23 +352,25 @@ class GossipPeer(Node):
         return self.holdings.changed_since(now - LISTED_S, STREAMS_MAX)
 
     def _digest(self, listed: Collection[StreamId], *, answer: bool = False) -> IHave:
-        return IHave(self.holdings.digest(listed), self.holdings.rest(listed), answer)
+        late_ms = round(1e3 * self.fetch.lateness.limit_s)
+        return IHave(self.holdings.digest(listed), self.holdings.rest(listed), late_ms, answer)
 
     def _on_ihave(self, ctx: Context, peer: str, ihave: IHave) -> None:
         now, fetch = ctx.now, self.fetch
-        hold_s = self._hold_s(ctx, peer, fetch.lateness.limit_s)
+        hold_s = 0.0 if ihave.answer else fetch.lateness.limit_s + self._hold_s(ctx, peer, fetch.lateness.limit_s)
         before = len(fetch.missing)
         for theirs in ihave.streams:
             fetch.announced(self.holdings.lacking(theirs), peer, now, hold_s)
         listed = {theirs.stream: None for theirs in ihave.streams}
-        agrees = self.holdings.agrees(ihave.rest, listed, now - 2 * fetch.lateness.limit_s)
+        grace_s = max(1e-3 * ihave.late_ms, fetch.lateness.limit_s)
+        agrees = self.holdings.agrees(ihave.rest, listed, now - grace_s)
         if peer in self.relay.peers and not ihave.answer:
             if agrees and before == len(fetch.missing):
                 self.relay.heard_the_same()
             else:
                 self._news(ctx)
         else:
-            told_all = self._tell(ctx, peer, ihave.streams, 0.0 if ihave.answer else fetch.lateness.limit_s)
+            told_all = self._tell(ctx, peer, ihave.streams, 0.0 if ihave.answer else grace_s)
             if ihave.answer or not (agrees and told_all):
                 self._reply(ctx, peer, listed, at_once=ihave.answer)
         self._fetch_by(ctx, fetch.next_due_s())
@@ -372,12 +378,16 @@ class GossipPeer(Node):
     def _tell(self, ctx: Context, peer: str, streams: Collection[StreamDigest], grace_s: float) -> bool:
         """Send what has been here for `grace_s` and is not there; whether that was all."""
         budget = 4 * self.config.part_bytes
+        sent = 0
         for theirs in streams:
             for id, item in self.holdings.surplus(theirs):
                 if ctx.now - item.since_s >= grace_s:
                     if budget <= 0:
                         return False
                     budget -= self._send_item(ctx, peer, id, item)
+                    sent += 1
+        if sent >= BEHIND and grace_s and peer not in self.tree.eager:
+            self._attach(ctx, peer, ask=True)
         return True
 
     def _reply(self, ctx: Context, peer: str, listed: Collection[StreamId], *, at_once: bool) -> None:

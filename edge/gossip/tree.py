@@ -17,31 +17,41 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from math import inf
+from typing import TYPE_CHECKING
 from zlib import crc32
+
+from edge.gossip.messages import ItemId
+
+if TYPE_CHECKING:
+    from random import Random
 
 PATIENCE = 6.0
 SILENCE_MIN_S = 0.3
 SILENCE_MAX_S = 10.0
 RETRY_MIN_S = 1.0
 RETRY_MAX_S = 60.0
-FORGOTTEN_S = 30.0
-"""A lazy neighbour that says nothing for so long is asked for a sign of life when its turn comes."""
-_GAP_WEIGHT = 1 / 8
+PRUNING_S = 2.0
+"""Mean time between items that prune; many times what an item takes to reach everybody."""
+_GAP_WEIGHT = 1 / 32
+_FEEDS_KEPT = 4
+"""After a silence the mean is soon that of what comes then."""
 
 
 class Edge:
     """What is known of one neighbour."""
 
-    __slots__ = ("asked_s", "eager", "failures", "fed_s", "gap_s", "heard_s", "pruned_s", "retry_s")
+    __slots__ = ("asked_s", "eager", "failures", "fed_s", "feeds", "gap_s", "heard_s", "pruned_s", "retry_s")
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
         self.eager = False
-        self.heard_s = -inf
+        self.heard_s = now
         """Last sign of life."""
         self.fed_s = 0.0
         """When it last passed something along the tree, or was found to live without having any."""
         self.gap_s = SILENCE_MAX_S / PATIENCE
-        """Mean time between such messages."""
+        """Mean time between such messages; a guess before there are any."""
+        self.feeds = 0
+        """Messages behind that mean."""
         self.asked_s: float | None = None
         """When it was asked for a sign of life that has not come yet."""
         self.pruned_s = -inf
@@ -58,20 +68,43 @@ class Edge:
 class Tree:
     """The edges of one node."""
 
-    def __init__(self, neighbours: Sequence[str], eager_max: int) -> None:
-        self.edges = {peer: Edge() for peer in neighbours}
+    def __init__(self, neighbours: Sequence[str], eager_max: int, now: float, rng: Random) -> None:
+        self.edges = {peer: Edge(now) for peer in neighbours}
         self.eager: dict[str, None] = {}
         self._eager_max = eager_max
+        self._items = 0
+        self._item_s = 0.0
+        self._item_gap_s = inf
         self._turns = list(self.edges)
-        """Everybody, who was talked to last, last."""
+        """Everybody, who was talked to last, last; at first in an order of this node's own."""
+        rng.shuffle(self._turns)
 
     def first_choices(self, device: str) -> list[str]:
         """Whom to make eager at the start: with few neighbours all of them, otherwise the parent by rank."""
         if len(self.edges) <= self._eager_max:
             return list(self.edges)
         better = sorted(peer for peer in map(_rank, self.edges) if peer < _rank(device))
-        # The heap of arity `eager_max - 1`: position n has the parent (n - 1) // arity.
-        return [better[(len(better) - 1) // (self._eager_max - 1)][1]] if better else []
+        return [better[_parent(len(better), self._eager_max - 1)][1]] if better else []
+
+    def count(self, now: float) -> None:
+        """An item is new here."""
+        self._items += 1
+        if self._items == 2:
+            self._item_gap_s = now - self._item_s
+        elif self._items > 2:
+            self._item_gap_s += (now - self._item_s - self._item_gap_s) * max(_GAP_WEIGHT, 1 / self._items)
+        self._item_s = now
+
+    def may_prune(self, item: ItemId) -> bool:
+        """Whether a cycle that the item went round may be cut where it closed.
+
+        Two items from different origins close the same cycle at different edges, and cut both ends off if both
+        prune. So only one item in 1, 2, 4, ... may, as all agree: one in `PRUNING_S`, on average.
+        """
+        one_in = 1
+        while one_in * self._item_gap_s < PRUNING_S:
+            one_in *= 2
+        return not ((item.stream.epoch + item.number) * 0x9E3779B1 & 0xFFFFFFFF) >> 12 & one_in - 1
 
     def attach(self, peer: str, now: float) -> bool:
         """Make the edge eager, where there is room."""
@@ -82,6 +115,7 @@ class Tree:
             edge.eager = True
             edge.fed_s = now
             edge.gap_s = SILENCE_MAX_S / PATIENCE
+            edge.feeds = 0
             edge.asked_s = None
             self.eager[peer] = None
         return True
@@ -91,12 +125,15 @@ class Tree:
         self.edges[peer].eager = False
         self.eager.pop(peer, None)
 
-    def fed(self, peer: str, now: float) -> None:
-        """An item came."""
+    def fed(self, peer: str, now: float) -> float:
+        """An item came; when its silence from now on would be suspicious."""
         edge = self.edges.get(peer)
         if edge is not None and edge.eager:
-            edge.gap_s += _GAP_WEIGHT * (now - edge.fed_s - edge.gap_s)
+            edge.feeds += 1
+            edge.gap_s += max(_GAP_WEIGHT, 1 / edge.feeds) * (now - edge.fed_s - edge.gap_s)
             edge.fed_s = now
+            return now + edge.silence_max_s()
+        return inf
 
     def heard(self, peer: str, now: float) -> float | None:
         """Any message came; the seconds since it was asked for one, if it was."""
@@ -109,6 +146,7 @@ class Tree:
         asked_s, edge.asked_s = edge.asked_s, None
         # It lives, and was silent for want of something to say.
         edge.gap_s = max(edge.gap_s, (now - edge.fed_s) / 2)
+        edge.feeds = min(edge.feeds, _FEEDS_KEPT)
         edge.fed_s = now
         return now - asked_s
 
@@ -161,15 +199,27 @@ class Tree:
             self._turns = [peer for peer in self._turns if peer not in chosen] + chosen
         return chosen
 
-    def is_forgotten(self, peer: str, now: float) -> bool:
-        """Whether it has been silent for so long that it may be dead."""
-        return now - self.edges[peer].heard_s > FORGOTTEN_S
+    def is_forgotten(self, peer: str, now: float, turn_s: float) -> bool:
+        """Whether it has been silent for so long that it may be dead, where every `turn_s` one has its turn."""
+        return now - self.edges[peer].heard_s > max(SILENCE_MAX_S, 3 * turn_s * len(self.edges))
 
     def _talkable(self, now: float, lazy_only: bool) -> Iterator[str]:
         for peer in self._turns:
             edge = self.edges[peer]
             if edge.retry_s <= now and not (lazy_only and edge.eager):
                 yield peer
+
+
+def _parent(position: int, arity: int) -> int:
+    """Of a node in a tree that is filled level by level, each level evenly; position 0 is the root.
+
+    >>> [_parent(position, 2) for position in range(1, 7)]
+    [0, 0, 1, 2, 1, 2]
+    """
+    start, above, size = 1, 0, 1
+    while position >= start + size * arity:
+        start, above, size = start + size * arity, start, size * arity
+    return above + (position - start) % size
 
 
 def _rank(device: str) -> tuple[int, str]:
