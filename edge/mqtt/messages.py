@@ -62,8 +62,11 @@ class Publish(Message, frozen=True, array_like=True, tag=2):
 
 
 class Subscribe(Message, frozen=True, array_like=True, tag=3):
-    """Ask for every topic that the filter selects, but not for what this client publishes itself (MQTT 5's No
-    Local)."""
+    """Ask for every topic that the filter selects.
+
+    With MQTT 5 not for what this client publishes itself (No Local), and for retained messages only if the
+    session has no such subscription yet (Retain Handling 1).
+    """
 
     transport = "local"
     broker: str

@@ -241,9 +241,13 @@ class ModelBroker(Node):
 
     def _subscribe(self, ctx: Context, session: Session, packet: SubscribePacket) -> None:
         link = self._links[session.client_id]
-        no_local = packet.no_local and packet.version == MQTT_5
+        is_5 = packet.version == MQTT_5
+        no_local = packet.no_local and is_5
+        known = packet.filter in session.subscriptions
         session.subscriptions[packet.filter] = Subscription(packet.filter, packet.qos, no_local)
         ctx.send(link.peer, SubackPacket(link.number, packet.version, packet.packet_id, packet.qos))
+        if known and packet.retained_if_new and is_5:
+            return
         for topic, message in self._database.retained.items():
             if topic_matches(packet.filter, topic):
                 qos = min(message.qos, packet.qos)

@@ -227,7 +227,13 @@ class Connection:
         packet_id = self._next_packet_id()
         self._filters[packet_id] = request.filter
         packet = SubscribePacket(
-            self.number, self._version, packet_id, request.filter, request.qos, no_local=True
+            connection=self.number,
+            version=self._version,
+            packet_id=packet_id,
+            filter=request.filter,
+            qos=request.qos,
+            no_local=True,
+            retained_if_new=True,
         )
         self._send(ctx, packet)
 

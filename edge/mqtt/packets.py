@@ -110,7 +110,9 @@ class SubscribePacket(Packet, frozen=True, array_like=True, tag=8):
     filter: str
     qos: int
     no_local: bool
-    """Sent by MQTT 5 only."""
+    """Do not send me what I publish. MQTT 5 only, like the next."""
+    retained_if_new: bool
+    """Send retained messages only if the session has no such subscription yet (Retain Handling 1)."""
 
     def wire_size(self) -> int:
         return _packet_size(2 + (1 if self.version == MQTT_5 else 0) + _text_size(self.filter) + 1)

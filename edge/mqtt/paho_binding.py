@@ -230,9 +230,10 @@ class _Connection:
             self._by_hand = False
             self._paho.manual_ack_set(False)
         if self._paho.protocol == MQTTProtocolVersion.MQTTv5:
-            _, packet_id = self._paho.subscribe(
-                request.filter, options=SubscribeOptions(qos=request.qos, noLocal=True)
+            options = SubscribeOptions(
+                qos=request.qos, noLocal=True, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB
             )
+            _, packet_id = self._paho.subscribe(request.filter, options=options)
         else:
             _, packet_id = self._paho.subscribe(request.filter, request.qos)
         if packet_id is not None:

@@ -8,11 +8,20 @@ import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from edge.events import SessionChanged, Stored
-from edge.mqtt.messages import Connect, Connected, Disconnected, Publish
+from edge.mqtt.messages import (
+    Acknowledge,
+    Connect,
+    Connected,
+    Disconnected,
+    Publish,
+    Published,
+    Subscribed,
+)
 from edge.mqtt.model_broker import BrokerConfig
 from edge.mqtt.mosquitto import configuration, mosquitto
 from edge.mqtt.session import SessionConfig
@@ -143,8 +152,7 @@ def test_with_the_hub_dead_the_standby_carries_on_until_the_hub_is_back(tmp_path
             await until(lambda: connections(world, "cam")[-1] == ("disconnected", "standby"))
             world.tell("cam/star", "cam/sensors", observed(2))
             await until(lambda: "cam:2" in stored(world))
-            published = [m.broker for m in world.local["cam"] if isinstance(m, Publish)]
-            assert published[-1] == "hub"
+            assert heard(world, "cam", Publish)[-1].broker == "hub"
             await world.close()
 
     asyncio.run(scenario())
@@ -158,19 +166,46 @@ def test_a_restarted_sink_gets_what_its_session_kept(tmp_path: Path) -> None:
         async with brokers(tmp_path, port, HUB):
             world = Loopback({"hub": HUB}, port)
             await world.add("sink", sink())
-            await until(lambda: any(type(m).__name__ == "Subscribed" for m in world.local.get("sink", ())))
+            await until(lambda: heard(world, "sink", Subscribed) != [])
             await world.close()
             later = Loopback({"hub": HUB}, port)
             await later.add("cam", cam())
             for sequence in range(3):
                 later.tell("cam/star", "cam/sensors", observed(sequence))
-            await until(lambda: [type(m).__name__ for m in later.local["cam"]].count("Published") == 3)
+            await until(lambda: len(heard(later, "cam", Published)) == 3)
             await later.add("sink", sink())
             await until(lambda: len(stored(later)) == 3)
             await later.close()
             return stored(later)
 
     assert sorted(asyncio.run(scenario())) == ["cam:0", "cam:1", "cam:2"]
+
+
+def test_a_subscription_that_is_there_already_brings_no_retained_message(tmp_path: Path) -> None:
+    """A sink that restarts subscribes again, and its session still has the subscription."""
+
+    async def one_life(number: int, port: int, camera: Loopback) -> list[str]:
+        world = Loopback({"hub": HUB}, port)
+        await world.add("sink", sink())
+        await until(lambda: heard(world, "sink", Subscribed) != [])
+        camera.tell("cam/star", "cam/sensors", observed(number))
+        await until(lambda: f"cam:{number}" in stored(world))
+        await until(lambda: len(heard(world, "sink", Acknowledge)) == len(stored(world)))
+        await world.close()
+        return stored(world)
+
+    async def scenario() -> list[list[str]]:
+        port = free_port()
+        async with brokers(tmp_path, port, HUB):
+            camera = Loopback({"hub": HUB}, port)
+            await camera.add("cam", cam(publish=PublishConfig(require_subscriber=False)))
+            camera.tell("cam/star", "cam/sensors", observed(0))
+            await until(lambda: heard(camera, "cam", Published) != [])
+            lives = [await one_life(number, port, camera) for number in (1, 2)]
+            await camera.close()
+            return lives
+
+    assert asyncio.run(scenario()) == [["cam:0", "cam:1"], ["cam:2"]]
 
 
 class Bare(Node):
@@ -214,14 +249,14 @@ def test_what_autosave_on_changes_wrote_survives_kill_9(tmp_path: Path) -> None:
         async with brokers(folder, port, HUB, config=config) as [hub]:
             world = Loopback({"hub": HUB}, port)
             await world.add("sink", sink())
-            await until(lambda: any(type(m).__name__ == "Subscribed" for m in world.local.get("sink", ())))
+            await until(lambda: heard(world, "sink", Subscribed) != [])
             if config.autosave_on_changes:
                 await until(lambda: any((folder / HUB).glob("mosquitto.db")))
             hub.kill()
             await hub.start()
-            await until(lambda: len(connected(world)) == 2)
+            await until(lambda: len(heard(world, "sink", Connected)) == 2)
             await world.close()
-            return connected(world)[1].session_present
+            return heard(world, "sink", Connected)[1].session_present
 
     async def scenario() -> tuple[bool, bool]:
         return (
@@ -241,8 +276,12 @@ def test_the_configuration_names_its_limits() -> None:
 
 
 def count_lost(world: Loopback, reason: str) -> int:
-    return sum(isinstance(m, Disconnected) and m.reason == reason for m in world.local["cam"])
+    return sum(message.reason == reason for message in heard(world, "cam", Disconnected))
 
 
-def connected(world: Loopback) -> list[Connected]:
-    return [message for message in world.local.get("sink", ()) if isinstance(message, Connected)]
+M = TypeVar("M", bound=Message)
+
+
+def heard(world: Loopback, device: str, kind: type[M]) -> list[M]:
+    """What the device's node and client said to each other, of one type."""
+    return [message for message in world.local.get(device, ()) if isinstance(message, kind)]

@@ -58,7 +58,7 @@ def publish(version: int, qos: int, payload: bytes = PAYLOAD) -> PublishPacket:
         pytest.param(ConnectPacket(1, MQTT_5, "cam1", False, 15, 60), 24, id="CONNECT with session expiry"),
         pytest.param(ConnackPacket(1, MQTT_3_1_1, False, 20), 4, id="CONNACK"),
         pytest.param(ConnackPacket(1, MQTT_5, False, 20), 11, id="CONNACK with mosquitto's properties"),
-        pytest.param(SubscribePacket(1, MQTT_3_1_1, 1, "b/+/+", 1, True), 12, id="SUBSCRIBE"),
+        pytest.param(SubscribePacket(1, MQTT_3_1_1, 1, "b/+/+", 1, True, True), 12, id="SUBSCRIBE"),
         pytest.param(SubackPacket(1, MQTT_5, 1, 1), 6, id="SUBACK of MQTT 5"),
     ],
 )

@@ -155,7 +155,7 @@ def full_queue() -> Scenario:
 
 
 def retained() -> Scenario:
-    """Whoever subscribes later gets the last value; without a subscriber the broker says so."""
+    """Whoever subscribes later gets the last value, once; without a subscriber the broker says so."""
     scenario = Scenario()
     scenario.client("cam")
     scenario.connect("cam")
@@ -163,6 +163,8 @@ def retained() -> Scenario:
         scenario.publish("cam", token, 1, retain=True)
     scenario.client("sink")
     scenario.connect("sink")
+    scenario.subscribe("sink", 1)
+    scenario.note("and again")
     scenario.subscribe("sink", 1)
     return scenario
 
