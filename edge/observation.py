@@ -50,7 +50,10 @@ class Observation(msgspec.Struct, frozen=True, array_like=True):
     @staticmethod
     def decode(data: bytes) -> Observation:
         """Raises msgspec.DecodeError for anything that is no observation."""
-        return _decoder.decode(data)
+        try:
+            return _decoder.decode(data)
+        except UnicodeDecodeError as error:  # msgspec lets it through
+            raise msgspec.DecodeError(str(error)) from error
 
     def key(self) -> bytes:
         """Where storage keeps it: `obs:{device}:kind:t_event:seq`, hash-tagged by device, ordered by time."""

@@ -296,9 +296,17 @@ def test_the_sink_acknowledges_only_what_it_has_kept() -> None:
     assert network.stored == ids(0)
 
 
-def test_foreign_payloads_are_reported_and_do_not_come_again() -> None:
+ALMOST = (
+    Observation(ObservationId("cam", 0), "motion", 0.0, 0.0, b"").encode().replace(b"cam", b"\xff\xfe\xfd")
+)
+
+
+@pytest.mark.parametrize(
+    "payload", [b"hello", b"", ALMOST], ids=["a text", "nothing", "a name that is no UTF-8"]
+)
+def test_foreign_payloads_are_reported_and_do_not_come_again(payload: bytes) -> None:
     network = Network()
-    network.wire.tell("cam/@mqtt", "cam/star", Publish("hub", 99, "birdhouse/cam/motion", b"hello", 1, False))
+    network.wire.tell("cam/@mqtt", "cam/star", Publish("hub", 99, "birdhouse/cam/motion", payload, 1, False))
     network.wire.run(1.0)
     malformed = [event for event in network.wire.events if type(event[1]).__name__ == "Malformed"]
     acknowledged = [
