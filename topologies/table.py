@@ -62,6 +62,7 @@ def _table(title: str, caption: str | None) -> Table:
         caption=caption,
         caption_justify="left",
         box=box.SIMPLE_HEAD,
+        min_width=64,  # a single column would squeeze title and caption
     )
 
 

@@ -197,8 +197,8 @@ def _cost(summaries: Sequence[Summary]) -> str | None:
         return f"The price was alike: about {size(low)} on air for each delivered observation."
     superlative = "cheaper" if len(costs) == 2 else "cheapest"
     return (
-        f"{least.capitalize()} was the {superlative}, with {size(low)} on air for each delivered observation; "
-        f"{most} put {high / low:.1f} times as much on air, {size(high)}."
+        f"{least.capitalize()} was the {superlative}, with {size(low)} on air for each delivered observation"
+        f"; {most} put {high / low:.1f} times as much on air, {size(high)}."
     )
 
 

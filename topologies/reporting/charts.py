@@ -131,8 +131,13 @@ def front(summaries: Sequence[Summary], palette: Palette, *, against: str) -> st
             name, (x, y), xytext=(10 if right else -10, 0), textcoords="offset points", va="center",
             ha="left" if right else "right", fontsize=TEXT_PX, fontweight="bold", color=palette[name],
         )  # fmt: skip
-    axes.locator_params(nbins=6)
+    axes.locator_params(nbins=6, steps=[1, 2, 5, 10])
     if against == "latency":
+        latencies = [y for _, y in means.values() if y > 0]
+        if latencies and max(latencies) > 8 * min(latencies):
+            axes.set_yscale("log")
+            axes.set_ylim(min(latencies) / 3, max(latencies) * 3)
+            axes.minorticks_off()
         axes.yaxis.set_major_formatter(lambda y, _: seconds(y))
     else:
         _percent_axis(axes)

@@ -14,6 +14,8 @@ from topologies.metrics.summary import Summary
 from topologies.reporting.canvas import SMALL_PX, Canvas
 from topologies.reporting.palette import ALERT, GRID, INK, MUTED, PAPER, Palette
 
+DRAWN_MAX = 400
+"""More machines than this are not drawn: one would see nothing."""
 LABELLED_MAX = 24
 
 Places = Mapping[str, tuple[float, float]]
@@ -33,10 +35,7 @@ def places(manifest: Manifest) -> Places:
     graph: networkx.Graph[str] = networkx.Graph()
     graph.add_nodes_from(device.name for device in manifest.devices)
     graph.add_edges_from((link.a, link.b) for link in manifest.links)
-    if len(graph) <= 150 and networkx.is_connected(graph):
-        laid_out = networkx.kamada_kawai_layout(graph)
-    else:
-        laid_out = networkx.spring_layout(graph, seed=1)
+    laid_out = networkx.spring_layout(graph, seed=1, iterations=200, method="force")
     return {name: ((float(x) + 1) / 2, (float(y) + 1) / 2) for name, (x, y) in laid_out.items()}
 
 

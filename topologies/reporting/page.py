@@ -49,7 +49,7 @@ def render(runs: Runs) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["tied"] = tied
+    environment.filters.update(tied=tied, opened=opened)
     return environment.get_template("report.html.j2").render(_context(runs))
 
 
@@ -136,6 +136,15 @@ def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     return {name: sum(row.get(name, 0.0) for row in rows) / len(rows) for name in names}
 
 
+def opened(text: str) -> str:
+    """With a capital letter at its start, and the others as they are.
+
+    >>> opened("mininet ran as CI")
+    'Mininet ran as CI'
+    """
+    return text[:1].upper() + text[1:]
+
+
 class Map(NamedTuple):
     """A drawn topology and what to read off it."""
 
@@ -145,6 +154,8 @@ class Map(NamedTuple):
 
 
 def _maps(manifests: dict[str, Manifest], groups: dict[str, list[Summary]], palette: Palette) -> list[Map]:
+    if any(len(manifest.devices) > drawing.DRAWN_MAX for manifest in manifests.values()):
+        return []
     carried = {name: drawing.carried(group) for name, group in groups.items()}
     most = max((amount for links in carried.values() for amount in links.values()), default=0.0)
     found = []
@@ -187,8 +198,7 @@ def _failures(summaries: Sequence[Summary]) -> list[tuple[str, list[FailureRow]]
             _failure_row(name, [effect_of(run, outage) for run in group])
             for name, group in architectures(summaries).items()
         ]
-        words = in_words(outage)
-        found.append((f"{words[0].upper()}{words[1:]}, {span(outage)}", rows))
+        found.append((f"{opened(in_words(outage))}, {span(outage)}", rows))
     return found
 
 
