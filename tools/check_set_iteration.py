@@ -167,6 +167,8 @@ def annotated_kind(annotation: ast.expr | None) -> Kind | None:
             return annotated_kind(ast.parse(text, mode="eval").body)
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):  # set[str] | None
             return annotated_kind(left) or annotated_kind(right)
+        case ast.Subscript(value=ast.Name(id="Literal") | ast.Attribute(attr="Literal")):
+            return None  # its strings are values, not annotations
         case ast.Subscript(value=value, slice=parameter):
             name = last_name(value)
             inner = parameter.elts[-1] if isinstance(parameter, ast.Tuple) else parameter

@@ -56,6 +56,9 @@ DEPENDS_ON_ORDER = {
 }
 
 DOES_NOT = {
+    "a loop over a literal's strings that name a set": (
+        "def f(words: Literal['set of words', 'set']) -> None:\n    for x in words: print(x)"
+    ),
     "sorted()": "for x in sorted({1, 2}): print(x)",
     "min() by the elements themselves": "a = {1}\nb = min(a)",
     "membership": "a = {1}\nb = 1 in a",
