@@ -46,7 +46,9 @@ class Estimate:
         else:
             self._deviation += (abs(sample_s - self._mean) - self._deviation) / 4
             self._mean += (sample_s - self._mean) / 8
-        self.limit_s = min(10.0, max(self._floor_s, self._mean + max(_GRANULE_S, self._deviations * self._deviation)))
+        self.limit_s = min(
+            10.0, max(self._floor_s, self._mean + max(_GRANULE_S, self._deviations * self._deviation))
+        )
 
     def exceeded(self) -> None:
         """The limit passed in vain: wait longer next time (RFC 6298 §5.5)."""

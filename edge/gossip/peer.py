@@ -357,7 +357,11 @@ class GossipPeer(Node):
 
     def _on_ihave(self, ctx: Context, peer: str, ihave: IHave) -> None:
         now, fetch = ctx.now, self.fetch
-        hold_s = 0.0 if ihave.answer else fetch.lateness.limit_s + self._hold_s(ctx, peer, fetch.lateness.limit_s)
+        hold_s = (
+            0.0 if ihave.answer else fetch.lateness.limit_s + self._hold_s(ctx, peer, fetch.lateness.limit_s)
+        )
+        if peer in self.tree.edges and peer not in self.tree.eager and self.tree.any_asked():
+            self._helpers.setdefault(peer, 0)
         before = len(fetch.missing)
         for theirs in ihave.streams:
             fetch.announced(self.holdings.lacking(theirs), peer, now, hold_s)

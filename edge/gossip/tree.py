@@ -33,25 +33,29 @@ RETRY_MAX_S = 60.0
 PRUNING_S = 2.0
 """Mean time between items that prune; many times what an item takes to reach everybody."""
 _GAP_WEIGHT = 1 / 32
-_FEEDS_KEPT = 4
-"""After a silence the mean is soon that of what comes then."""
 
 
 class Edge:
     """What is known of one neighbour."""
 
-    __slots__ = ("asked_s", "eager", "failures", "fed_s", "feeds", "gap_s", "heard_s", "pruned_s", "retry_s")
+    __slots__ = (
+        "asked_s", "due_s", "eager", "failures", "fed_s", "feeds", "gap_s", "heard_s", "pruned_s", "quiet", "retry_s",
+    )  # fmt: skip
 
     def __init__(self, now: float) -> None:
         self.eager = False
         self.heard_s = now
         """Last sign of life."""
         self.fed_s = 0.0
-        """When it last passed something along the tree, or was found to live without having any."""
+        """When it last passed an item, or became eager."""
         self.gap_s = SILENCE_MAX_S / PATIENCE
         """Mean time between such messages; a guess before there are any."""
         self.feeds = 0
         """Messages behind that mean."""
+        self.due_s = inf
+        """When its silence becomes suspicious."""
+        self.quiet = 0
+        """Times that it was found to live since, and to have nothing to pass."""
         self.asked_s: float | None = None
         """When it was asked for a sign of life that has not come yet."""
         self.pruned_s = -inf
@@ -62,7 +66,7 @@ class Edge:
 
     def silence_max_s(self) -> float:
         """How long it may say nothing before that is suspicious."""
-        return min(SILENCE_MAX_S, max(SILENCE_MIN_S, PATIENCE * self.gap_s))
+        return min(SILENCE_MAX_S, max(SILENCE_MIN_S, PATIENCE * self.gap_s) * 2**self.quiet)
 
 
 class Tree:
@@ -115,7 +119,8 @@ class Tree:
             edge.eager = True
             edge.fed_s = now
             edge.gap_s = SILENCE_MAX_S / PATIENCE
-            edge.feeds = 0
+            edge.feeds = edge.quiet = 0
+            edge.due_s = now + edge.silence_max_s()
             edge.asked_s = None
             self.eager[peer] = None
         return True
@@ -130,9 +135,12 @@ class Tree:
         edge = self.edges.get(peer)
         if edge is not None and edge.eager:
             edge.feeds += 1
-            edge.gap_s += max(_GAP_WEIGHT, 1 / edge.feeds) * (now - edge.fed_s - edge.gap_s)
+            gap_s = min(now - edge.fed_s, edge.silence_max_s())
+            edge.gap_s += max(_GAP_WEIGHT, 1 / edge.feeds) * (gap_s - edge.gap_s)
             edge.fed_s = now
-            return now + edge.silence_max_s()
+            edge.quiet = 0
+            edge.due_s = now + edge.silence_max_s()
+            return edge.due_s
         return inf
 
     def heard(self, peer: str, now: float) -> float | None:
@@ -145,9 +153,8 @@ class Tree:
             return None
         asked_s, edge.asked_s = edge.asked_s, None
         # It lives, and was silent for want of something to say.
-        edge.gap_s = max(edge.gap_s, (now - edge.fed_s) / 2)
-        edge.feeds = min(edge.feeds, _FEEDS_KEPT)
-        edge.fed_s = now
+        edge.quiet += 1
+        edge.due_s = now + edge.silence_max_s()
         return now - asked_s
 
     def asked(self, peer: str, now: float) -> None:
@@ -159,9 +166,7 @@ class Tree:
     def suspects(self, now: float) -> list[str]:
         """Eager neighbours that have been silent for too long and were not asked yet."""
         return [
-            peer
-            for peer in self.eager
-            if (edge := self.edges[peer]).asked_s is None and now - edge.fed_s >= edge.silence_max_s()
+            peer for peer in self.eager if (edge := self.edges[peer]).asked_s is None and now >= edge.due_s
         ]
 
     def any_asked(self) -> bool:
@@ -189,7 +194,7 @@ class Tree:
             if edge.asked_s is not None:
                 due_s = min(due_s, edge.asked_s + answer_s)
             elif edge.eager:
-                due_s = min(due_s, edge.fed_s + edge.silence_max_s())
+                due_s = min(due_s, edge.due_s)
         return due_s
 
     def next_turn(self, now: float, at_most: int, *, lazy_only: bool = False) -> list[str]:
