@@ -14,7 +14,22 @@ from collections.abc import Iterable, Mapping
 from underlay.emulation.ether import Ether
 from underlay.emulation.net import Network
 from underlay.emulation.unnumbered import replace_routes, route_table
-from underlay.faults import AnyFault, Degrade, Heal, LinkDown, LinkUp, OneWayCut, Partition, cut_edges
+from underlay.errors import nearest
+from underlay.faults import (
+    AnyFault,
+    Crash,
+    Degrade,
+    Heal,
+    LinkDown,
+    LinkUp,
+    OneWayCut,
+    Partition,
+    Pause,
+    Restart,
+    Resume,
+    cut_edges,
+)
+from underlay.link import LinkSpec
 from underlay.network import Network as Graph
 from underlay.routes import Routes, shortest_paths
 
@@ -38,6 +53,32 @@ class Medium:
     def down(self) -> tuple[str, ...]:
         """Devices without power."""
         return tuple(self._down)
+
+    def problem_with(self, fault: AnyFault) -> str:
+        """Why this network cannot have that fault; empty if it can."""
+        known = self._neighbours
+        match fault:
+            case Crash(device) | Restart(device) | Pause(device) | Resume(device):
+                named: tuple[str, ...] = (device,)
+            case LinkDown(a, b) | LinkUp(a, b) | OneWayCut(a, b) | Degrade(a, b):
+                named = (a, b)
+            case Partition(groups):
+                named = tuple(device for group in groups for device in group)
+            case _:
+                named = ()
+        for device in named:
+            if device not in known:
+                near = nearest(device, known)
+                return f"there is no device {device!r}" + (f", did you mean {near!r}?" if near else "")
+        match fault:
+            case LinkDown(a, b) | LinkUp(a, b) | OneWayCut(a, b) | Degrade(a, b) if b not in known[a]:
+                return f"{a} and {b} are no neighbours"
+            case Degrade():
+                try:
+                    self._changed_specs(fault)
+                except (ValueError, TypeError) as error:
+                    return str(error)
+        return ""
 
     def set_power(self, device: str, up: bool) -> None:
         """A device's links go silent, or carry again what no other fault keeps cut."""
@@ -93,13 +134,21 @@ class Medium:
             self._ether.mend(again)
 
     def _degrade(self, fault: Degrade) -> None:
+        for medium, source, target, spec in self._changed_specs(fault):
+            self._ether.reshape(medium, source, target, spec)
+
+    def _changed_specs(self, fault: Degrade) -> list[tuple[str, str, str, LinkSpec]]:
+        found = []
         for source, target in ((fault.a, fault.b), (fault.b, fault.a)):
             link = self._graph.link(source, target)
             if link is not None:
-                self._ether.reshape(link.name, source, target, fault.applied_to(link.spec_from(source)))
-            for channel in self._graph.channels:
-                if (source, target) in channel.pairs or (target, source) in channel.pairs:
-                    self._ether.reshape(channel.name, source, target, fault.applied_to(channel.spec))
+                found.append((link.name, source, target, fault.applied_to(link.spec_from(source))))
+            found += [
+                (channel.name, source, target, fault.applied_to(channel.spec))
+                for channel in self._graph.channels
+                if (source, target) in channel.pairs or (target, source) in channel.pairs
+            ]
+        return found
 
 
 def hop_counts(routes: Routes) -> dict[str, dict[str, int]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -368,8 +369,10 @@ class Supervisor:
             case "enter":
                 return Answer(problem=f"there is no device {request.device!r}"), ()
             case "fault" if request.fault is not None:
-                self.apply(request.fault)
-                return Answer(), ()
+                problem = self._medium.problem_with(request.fault)
+                if not problem:
+                    self.apply(request.fault)
+                return Answer(problem=problem), ()
             case "stop":
                 self._stopped = True
                 return Answer(), ()
@@ -427,9 +430,10 @@ def supervise(supervisor: Supervisor, layout: Layout, lifeline: socket.socket) -
 def _command_line(network: Network, terminal: int) -> None:
     for fd in (1, 2):
         os.dup2(terminal, fd)
+    sys.stdin = os.fdopen(0, closefd=False)
     default_signals()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Mininet's own way to stop a command
-    stock.CLI(network)
+    stock.CLI(network, stdin=sys.stdin)
 
 
 def _is_full(folder: Path) -> bool:

@@ -18,7 +18,7 @@ from tests.underlay.emulation.lab import Caller, line, plan
 from underlay.emulation import cleanup
 from underlay.emulation.cleanup import FAILED, Journal, Kind, clean
 from underlay.emulation.fabric import Emulation
-from underlay.emulation.processes import run_to_end
+from underlay.emulation.processes import die_with_parent, run_to_end
 from underlay.network import Network
 from underlay.plan import Plan, ProgramPlan
 
@@ -205,6 +205,7 @@ def running(folder: Path, duration_s: float = 60.0) -> Iterator[int]:
 
 
 def _run_quietly(folder: Path, duration_s: float) -> None:
+    die_with_parent()
     try:
         Emulation().run(busy_plan(duration_s), folder, verify=False)
     except KeyboardInterrupt:

@@ -19,6 +19,7 @@ import msgspec
 import pytest
 
 from underlay.clock import DeviceClock
+from underlay.emulation import driver
 from underlay.emulation.driver import Driver, Incarnation
 from underlay.emulation.store_sqlite import Disk
 from underlay.emulation.streams import QUEUE_BYTES_MAX, Hello
@@ -194,6 +195,7 @@ def test_all_nodes_of_a_device_share_one_commit(
         commit(disk)
 
     monkeypatch.setattr(Disk, "commit", counted)
+    monkeypatch.setattr(driver, "TURN_S", 60.0)  # a slow disk must not end the turn
     nodes = {name: Scripted(start=lambda ctx: ctx.store.put(b"k", b"v")) for name in ("one", "two", "three")}
     bench = start(nodes)
     bench.run(lambda: commits)
