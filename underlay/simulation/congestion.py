@@ -81,15 +81,15 @@ class Cubic:
     """The congestion window of one direction of a connection."""
 
     __slots__ = (
-        "_before", "_delivered", "_epoch_s", "_origin", "_prior", "_reno", "_round_end", "_round_min_s",
-        "_round_samples", "_sent", "_w_max", "ssthresh", "window",
+        "_before", "_delivered", "_epoch_s", "_origin", "_plateau", "_prior", "_reno", "_round_end",
+        "_round_min_s", "_round_samples", "_sent", "_w_max", "ssthresh", "window",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.window = INITIAL_WINDOW
         self.ssthresh = inf
         self._before = (self.window, self.ssthresh)
-        self._w_max = 0.0
+        self._w_max = self._plateau = 0.0
         self._epoch_s = -1.0
         self._origin = 0.0
         """Seconds after which the cubic is back at the window of the last loss (K)."""
@@ -113,15 +113,15 @@ class Cubic:
             self._epoch_s = now_s
             self._reno = self.window
             self._origin = ((self._w_max - self.window) / _C) ** (1 / 3) if self.window < self._w_max else 0.0
-            self._w_max = max(self._w_max, self.window)
+            self._plateau = max(self._w_max, self.window)
         since_s = now_s - self._epoch_s + rtt.min_s
-        target = self._w_max + _C * (since_s - self._origin) ** 3
+        target = self._plateau + _C * (since_s - self._origin) ** 3
         self._reno += _FRIENDLY * acked / self.window
         target = min(max(target, self._reno), 1.5 * self.window)
-        if target > self.window:
-            self.window += (target - self.window) / self.window * acked
-        else:
-            self.window += acked / (100.0 * self.window)
+        per_ack = max((target - self.window) / self.window, 0.01 / self.window)
+        if not self._w_max:
+            per_ack = max(per_ack, 0.05)  # nothing is known of the path: grow by one in twenty at least
+        self.window += acked * per_ack
 
     def reduce(self, pipe: int) -> None:
         """A loss was seen: begin a proportional rate reduction to the lower threshold."""
@@ -148,20 +148,30 @@ class Cubic:
         """Everything that was under way at the loss has arrived."""
         self.window = max(self.ssthresh, 2.0)
 
-    def collapse(self) -> None:
-        """The retransmission timeout passed: begin again with one segment."""
-        self._note_loss()
+    def collapse(self, *, during_repair: bool = False) -> None:
+        """The retransmission timeout passed: begin again with one segment, and forget the cubic.
+
+        A loss that was being repaired already has lowered the threshold.
+        """
+        if not during_repair:
+            self._note_loss()
         self.window = 1.0
+        self._w_max = 0.0
+        self._epoch_s = -1.0
 
     def undo(self) -> None:
         """What was taken for a loss was a delay (RFC 4015): go on as before."""
         self.window, self.ssthresh = max(self.window, self._before[0]), max(self.ssthresh, self._before[1])
 
+    def idle(self, idle_s: float) -> None:
+        """Nothing was under way for that long: the cubic stood still."""
+        if self._epoch_s >= 0.0:
+            self._epoch_s += idle_s
+
     def restart(self) -> None:
         """Nothing was sent for longer than the timeout: what was learnt of the path is stale (RFC 2861)."""
         self.ssthresh = max(self.ssthresh, 0.75 * self.window) if self.ssthresh < inf else inf
         self.window = min(self.window, INITIAL_WINDOW)
-        self._epoch_s = -1.0
 
     def _note_loss(self) -> None:
         self._before = (self.window, self.ssthresh)

@@ -26,8 +26,8 @@ class Receiver:
     """What one end has received."""
 
     __slots__ = (
-        "_beyond", "_due_s", "_interactive", "_last_s", "_mss_bytes", "_quick", "_stream", "_unacknowledged",
-        "echo_s", "next",
+        "_acknowledged", "_again", "_beyond", "_due_s", "_interactive", "_last_s", "_mss_bytes", "_quick",
+        "_stream", "_unacknowledged", "echo_s", "next",
     )  # fmt: skip
 
     def __init__(self, stream: Stream) -> None:
@@ -36,14 +36,17 @@ class Receiver:
         """Everything before this byte has arrived."""
         self._beyond: list[tuple[int, int]] = []
         """Ranges received after a hole, the latest first."""
+        self._again: Ranges = ()
+        """What arrived a second time since the last acknowledgement (RFC 2883)."""
         self._unacknowledged = 0
+        self._acknowledged = 0
         self._due_s = inf
         self._quick = 0
         self._interactive = False
         self._last_s = -inf
         self._mss_bytes = _MSS_GUESS_BYTES
         self.echo_s = -inf
-        """When the segment left that the next acknowledgement answers: the first since the last one."""
+        """When the segment left that the next acknowledgement answers (RFC 7323 §4.3)."""
 
     def take(self, seq: int, end: int, sent_s: float) -> None:
         """Bytes `seq` to `end` arrived, which left at `sent_s`."""
@@ -52,14 +55,16 @@ class Receiver:
             self._quick = _QUICK_ACKS
         self._last_s = agenda.now
         self._mss_bytes = max(self._mss_bytes, end - seq)
+        if seq <= self._acknowledged:
+            self.echo_s = sent_s
         if seq > self.next or end <= self.next:
             if seq > self.next:
                 self._keep(seq, end)
+            else:
+                self._again = ((seq, end),)
             self._quick, self._interactive = _QUICK_ACKS, False
             self._acknowledge_now()
             return
-        if not self._unacknowledged:
-            self.echo_s = sent_s
         filled = bool(self._beyond)
         self._advance(end)
         self._unacknowledged += end - seq
@@ -74,11 +79,13 @@ class Receiver:
     def acknowledge(self, with_data: bool) -> tuple[int, Ranges]:
         """What a segment that leaves now says about what was received."""
         self._unacknowledged = 0
+        self._acknowledged = self.next
         self._due_s = inf
         self._quick -= self._quick > 0
         if with_data and self._stream.agenda.now - self._last_s < DELAYED_ACK_S:
             self._interactive = True
-        return self.next, tuple(self._beyond[:_SACKS_MAX])
+        again, self._again = self._again, ()
+        return self.next, (*again, *self._beyond)[:_SACKS_MAX]
 
     def _keep(self, seq: int, end: int) -> None:
         apart = []

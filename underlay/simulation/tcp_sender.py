@@ -45,8 +45,9 @@ class Sender:
 
     __slots__ = (
         "_agenda", "_alarm_s", "_congestion", "_deadline_s", "_flight", "_flushing", "_last_sent_s",
-        "_limited", "_lost", "_newest", "_probed", "_repair", "_repair_end", "_repair_from_s", "_sacked",
-        "_spans", "_stream", "_timeout_from_s", "_una", "_written", "next", "rtt",
+        "_limited", "_lost", "_needed", "_newest", "_newest_rtt_s", "_probed", "_repair", "_repair_end",
+        "_repair_from_s", "_sacked", "_spans", "_stream", "_timeout_from_s", "_una", "_written", "next",
+        "rtt",
     )  # fmt: skip
 
     def __init__(self, stream: Stream) -> None:
@@ -64,6 +65,9 @@ class Sender:
         self._repair = NO_REPAIR
         self._repair_end = 0
         self._repair_from_s = 0.0
+        self._needed = 0
+        """Segments sent again in this repair and not reported as duplicates (RFC 2883)."""
+        self._newest_rtt_s = 0.0
         self._probed = self._limited = self._flushing = False
         self._last_sent_s = self._timeout_from_s = 0.0
         self._deadline_s = self._alarm_s = inf
@@ -89,8 +93,10 @@ class Sender:
         congestion, now_s = self._congestion, self._agenda.now
         if not self._flight:
             self._timeout_from_s = now_s
-            if self._written > self.next and now_s - self._last_sent_s > self.rtt.timeout_s:
-                congestion.restart()
+            if self._written > self.next:
+                congestion.idle(now_s - self._last_sent_s)
+                if now_s - self._last_sent_s > self.rtt.timeout_s:
+                    congestion.restart()
         self._limited = False
         while self._lost or self._written > self.next:
             if self._pipe + 1 > max(congestion.window, 1.0):
@@ -116,6 +122,10 @@ class Sender:
             self._probed = False
             self.rtt.acknowledged()
             if self._repair and echo_s < self._repair_from_s:
+                self._undo()
+        if self._repair and sacks and sacks[0][1] <= ack:
+            self._needed -= 1
+            if self._needed <= 0:
                 self._undo()
         lost_before = self._lost
         if self._sacked or self._repair:
@@ -149,6 +159,7 @@ class Sender:
 
     def _resend(self, sent: Sent) -> None:
         self._lost -= sent.lost
+        self._needed += 1
         sent.lost = False
         sent.again = True
         sent.sent_s = self._agenda.now
@@ -190,8 +201,12 @@ class Sender:
                 self._note_delivered(sent)
         return delivered
 
+    def _begin_repair(self, kind: int) -> None:
+        self._repair, self._repair_end, self._repair_from_s = kind, self.next, self._agenda.now
+        self._needed = 0
+
     def _undo(self) -> None:
-        """The acknowledgement answers a first copy: nothing was lost, it only took long (RFC 3522)."""
+        """First copies arrived (RFC 3522), or all sent again came twice (RFC 2883): nothing was lost."""
         self._congestion.undo()
         self._repair = NO_REPAIR
         self._lost = 0
@@ -200,8 +215,11 @@ class Sender:
 
     def _note_delivered(self, sent: Sent) -> None:
         """A copy sent again is only believed to be the one delivered if a round trip has passed."""
-        if not sent.again or self._agenda.now - sent.sent_s >= self.rtt.min_s:
-            self._newest = max(self._newest, (sent.sent_s, sent.end))
+        rtt_s = self._agenda.now - sent.sent_s
+        believed = not sent.again or rtt_s >= self.rtt.min_s
+        if believed and (sent.sent_s, sent.end) > self._newest:
+            self._newest = (sent.sent_s, sent.end)
+            self._newest_rtt_s = rtt_s
 
     def _mark_lost(self) -> float:
         """What left before something that arrived is lost, after a while; returns seconds until more is."""
@@ -210,7 +228,7 @@ class Sender:
         wait_s = inf
         for sent in self._flight:
             if not sent.sacked and not sent.lost and (sent.sent_s, sent.end) < self._newest:
-                left_s = sent.sent_s + self.rtt.latest_s + reordering_s - now_s
+                left_s = sent.sent_s + self._newest_rtt_s + reordering_s - now_s
                 if left_s <= 1e-9:
                     sent.lost = True
                     self._lost += 1
@@ -228,7 +246,7 @@ class Sender:
         if self._repair == FAST:
             congestion.repair(delivered, self._pipe)
         elif lost_more and not self._repair:
-            self._repair, self._repair_end, self._repair_from_s = FAST, self.next, self._agenda.now
+            self._begin_repair(FAST)
             congestion.reduce(self._pipe)
         elif delivered and (window_full or congestion.window < min(2.0 * before, congestion.ssthresh)):
             congestion.grow(delivered, self._agenda.now, self.rtt, self._una, self.next)
@@ -296,9 +314,9 @@ class Sender:
     def _time_out(self) -> None:
         self.rtt.back_off()
         if self._repair != TIMEOUT:
-            self._congestion.collapse()
-            self._repair_from_s = self._agenda.now
-        self._repair, self._repair_end = TIMEOUT, self.next
+            self._congestion.collapse(during_repair=self._repair == FAST)
+            self._begin_repair(TIMEOUT)
+        self._repair_end = self.next
         for sent in self._flight:
             sent.lost = not sent.sacked
         self._lost = len(self._flight) - self._sacked
