@@ -14,6 +14,7 @@ import socket
 import struct
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from heapq import heapify, heapreplace
 from math import ceil, inf
 
@@ -33,7 +34,7 @@ FRAMES_FOR_DELAY = 100
 """Fewer arrivals cannot tell a 99th percentile."""
 FRAMES_FOR_RATE = 20
 
-_BUDGET_PER_S = 8_000
+_BUDGET_PER_S = 10_000
 """Probes sent over all links: what ether and prober do side by side without being late themselves."""
 _PER_STREAM_PER_S = 150
 _LONGEST_WINDOW_S = 10.5
@@ -43,7 +44,9 @@ _HEAD_START_FRAMES = 3
 _HURRY_RATIO = 1.02
 """Offered a little faster than the link can send, so that it never idles."""
 _NEAREST_BRIDGE = bytes.fromhex("0180c200000e")
-_KEY = struct.Struct("<II")
+_CLOSERS = 32
+_SENDS_A_LOOK = 8
+_KEY = struct.Struct("<HHI")
 _TIMESPEC = struct.Struct("@qq")
 _SO_TIMESTAMPNS = 35
 _SO_RCVBUFFORCE = 33
@@ -182,16 +185,21 @@ class Observations(msgspec.Struct, frozen=True):
     """By how much the wall clock, which the time stamps are in, was moved meanwhile."""
     receiver_drops: int
     """Probes that arrived and found the prober's own socket buffer full."""
+    series: int = 0
+    """The probes' own."""
 
 
-def key(stream: int, number: int) -> bytes:
+def key(stream: int, number: int, series: int = 0) -> bytes:
     """What a probe carries and the ether notes."""
-    return _KEY.pack(stream, number)
+    return _KEY.pack(series, stream, number)
 
 
-def probe(points: Sequence[ProbePoint], streams: Sequence[Stream]) -> Observations:
-    """Send all streams side by side, and wait for what arrives."""
-    prober = _Prober(points, streams)
+def probe(points: Sequence[ProbePoint], streams: Sequence[Stream], series: int = 0) -> Observations:
+    """Send all streams side by side, and wait for what arrives.
+
+    `series` tells these probes from earlier ones, which a slow link may still deliver.
+    """
+    prober = _Prober(points, streams, series)
     try:
         with realtime(PROBER_PRIORITY):
             return prober.run()
@@ -200,8 +208,9 @@ def probe(points: Sequence[ProbePoint], streams: Sequence[Stream]) -> Observatio
 
 
 class _Prober:
-    def __init__(self, points: Sequence[ProbePoint], streams: Sequence[Stream]) -> None:
+    def __init__(self, points: Sequence[ProbePoint], streams: Sequence[Stream], series: int) -> None:
         self._streams = streams
+        self._series = series
         self._sent_s: list[list[float]] = [[] for _ in streams]
         self._received_s: list[dict[tuple[int, str], float]] = [{} for _ in streams]
         self._timer = Timer()
@@ -224,8 +233,11 @@ class _Prober:
     def close(self) -> None:
         self._poll.close()
         self._timer.close()
-        for end in self._sockets.values():
-            end.close()
+        # The kernel waits for a grace period with each packet socket that is closed, but not for each in
+        # turn.
+        with ThreadPoolExecutor(_CLOSERS) as closers:
+            for end in self._sockets.values():
+                closers.submit(end.close)
 
     def run(self) -> Observations:
         before_s = _wall_minus_monotonic_s()
@@ -246,15 +258,19 @@ class _Prober:
                 self._timer.set(due_s)
                 self._receive(-1, before_s)
                 continue
-            _, place = agenda[0]
-            heapreplace(agenda, (self._send(place, heads[place], due_s), place))
+            for _ in range(_SENDS_A_LOOK):
+                due_s, place = agenda[0]
+                if due_s > now_s:
+                    break
+                heapreplace(agenda, (self._send(place, heads[place], due_s), place))
             self._receive(0, before_s)
         self._receive(0, before_s)
         return Observations(
-            self._sent_s,
-            self._received_s,
-            _wall_minus_monotonic_s() - before_s,
-            sum(self._drops(end) for end in self._sockets.values()),
+            sent_s=self._sent_s,
+            received_s=self._received_s,
+            clock_step_s=_wall_minus_monotonic_s() - before_s,
+            receiver_drops=sum(self._drops(end) for end in self._sockets.values()),
+            series=self._series,
         )
 
     def _send(self, place: int, head: tuple[socket.socket, bytes, bytes], due_s: float) -> float:
@@ -263,7 +279,7 @@ class _Prober:
         end, header, padding = head
         for _ in range(_HEAD_START_FRAMES if stream.limited and not sent_s else 1):
             sent_s.append(time.monotonic())
-            end.send(header + key(place, len(sent_s) - 1) + padding)
+            end.send(header + key(place, len(sent_s) - 1, self._series) + padding)
         return due_s + stream.interval_s if len(sent_s) < stream.frames else inf
 
     def _receive(self, timeout: float, wall_minus_monotonic_s: float) -> None:
@@ -274,7 +290,9 @@ class _Prober:
             try:
                 while True:
                     frame, ancillary, _, _ = end.recvmsg(64, 64)
-                    place, number = _KEY.unpack_from(frame, 14)
+                    series, place, number = _KEY.unpack_from(frame, 14)
+                    if series != self._series:
+                        continue
                     seconds, nanoseconds = _TIMESPEC.unpack_from(ancillary[0][2])
                     at_s = seconds - wall_minus_monotonic_s + nanoseconds * 1e-9
                     self._received_s[place].setdefault((number, device), at_s)
