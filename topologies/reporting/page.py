@@ -34,6 +34,7 @@ from topologies.metrics.summary import Summary
 from topologies.reporting import charts, drawing
 from topologies.reporting.answer import answer
 from topologies.reporting.palette import Palette
+from topologies.reporting.verification import verification
 
 Runs = Sequence[tuple[Manifest, Summary]]
 
@@ -87,7 +88,7 @@ def _context(runs: Runs) -> dict[str, Any]:
         "kinds": _kinds(groups),
         "caches": _caches(groups),
         "verdicts": _verdicts(runs),
-        "links": _links(runs),
+        "links": [verification(manifest) for manifest, _ in runs if manifest.verdict.links],
         "health": _health(runs),
         "notes": list(dict.fromkeys(note for manifest, _ in runs for note in manifest.notes)),
         "commands": list(dict.fromkeys(manifest.command for manifest, _ in runs if manifest.command)),
@@ -304,14 +305,6 @@ def _caches(groups: dict[str, list[Summary]]) -> list[CacheRow]:
     return rows
 
 
-class LinkTable(NamedTuple):
-    """Links of one run, asked beside achieved."""
-
-    title: str
-    columns: list[str]
-    rows: list[list[str]]
-
-
 class Verdicts(NamedTuple):
     """Runs that were judged alike."""
 
@@ -329,17 +322,6 @@ def _verdicts(runs: Runs) -> list[Verdicts]:
     if len(judged) == 1 and len(runs) > 1:
         judged = {key: ["all runs"] for key in judged}
     return [Verdicts(*key, names) for key, names in judged.items()]
-
-
-def _links(runs: Runs) -> list[LinkTable]:
-    found = []
-    for manifest, _ in runs:
-        verdict = manifest.verdict
-        columns = list(dict.fromkeys(key for row in verdict.links for key in row))
-        rows = [[_cell(row.get(column)) for column in columns] for row in verdict.links]
-        title = f"{manifest.architecture}, seed {manifest.seed}"
-        found.append(LinkTable(title, [column.replace("_", " ") for column in columns], rows))
-    return found
 
 
 def _health(runs: Runs) -> list[tuple[str, list[str]]]:
