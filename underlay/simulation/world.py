@@ -84,11 +84,18 @@ class World:
         return self.agenda.now
 
     def run_until(self, t_s: float) -> None:
-        """Let everything happen up to and including `t_s`."""
+        """Let everything happen up to and including `t_s`.
+
+        What a handler raises comes out of here, with a note of when it happened and how to get there again.
+        """
         thresholds = gc.get_threshold()
         gc.set_threshold(_YOUNG_OBJECTS, *thresholds[1:])
         try:
             self.agenda.run_until(t_s)
+        except Exception as error:
+            error.add_note(f"at {self.now:.6f} s of a simulation with seed {self.plan.seed}")
+            self._trace.flush()
+            raise
         finally:
             gc.set_threshold(*thresholds)
 

@@ -1,5 +1,7 @@
 """What a handler may touch: timers, clocks, local messages, bindings and programs, declared work, emit."""
 
+import pytest
+
 from tests.underlay.simulation.actors import (
     Actor,
     Note,
@@ -183,6 +185,16 @@ def test_what_a_node_emits_is_in_the_trace_under_its_name_at_global_time() -> No
         "sender": "b",
         "reason": "noise",
     }
+
+
+def test_what_a_handler_raises_comes_out_with_the_time_and_the_seed() -> None:
+    def step(ctx: Context) -> None:
+        raise ZeroDivisionError
+
+    world = Simulation.from_plan(plan_of({"a": {"x": lambda: Actor({1.5: step})}}, seed=42))
+    with pytest.raises(ZeroDivisionError) as raised:
+        world.run_until(2.0)
+    assert raised.value.__notes__ == ["at 1.500000 s of a simulation with seed 42"]
 
 
 def test_an_injected_message_arrives_as_if_from_the_device_itself() -> None:
