@@ -51,14 +51,20 @@ class Experiment(msgspec.Struct, frozen=True, dict=True):
         everyone = self.spec.subscribers == "all"
         return (*(self.topology.birdhouses if everyone else ()), self.topology.sink)
 
+    def subscribes(self, device: str) -> bool:
+        """Whether `device` must get every observation."""
+        role = self.topology.roles[device]
+        return role == "sink" or (role == "birdhouse" and self.spec.subscribers == "all")
+
     @cached_property
     def sources(self) -> dict[str, tuple[SensorConfig, ...]]:
         """The sensors of every device that has any."""
-        return {
-            device: sensors
-            for n, device in enumerate(self.topology.roles)
-            if (sensors := self._sensors(device, n))
-        }
+        found: dict[str, list[SensorConfig]] = {}
+        index = {device: n for n, device in enumerate(self.topology.roles)}
+        for n, sensor in enumerate(self.spec.sensor):
+            for device in self.topology.devices(sensor.devices, f"sensor[{n}].devices"):
+                found.setdefault(device, []).append(self._sensor(device, n, index[device]))
+        return {device: tuple(found[device]) for device in index if device in found}
 
     def node(self, make: Callable[[], Node]) -> NodePlan:
         """The architecture's node on a device; `make` is called anew for each incarnation and must be
@@ -69,27 +75,15 @@ class Experiment(msgspec.Struct, frozen=True, dict=True):
         """The node on `device` that takes observations in: the sink's, on the sink."""
         return SINK if device == self.topology.sink else None
 
-    def _sensors(self, device: str, index: int) -> tuple[SensorConfig, ...]:
-        spec = self.spec
+    def _sensor(self, device: str, n: int, index: int) -> SensorConfig:
+        spec, sensor = self.spec, self.spec.sensor[n]
         _, stop_s = spec.counted_s
-        found = []
-        for n, sensor in enumerate(spec.sensor):
-            if device in self._devices_of_sensor[n]:
-                # Devices do not observe in step: each sensor has a phase of its own within its period.
-                phase_s = sensor.period_s * seeded(spec.seed, "phase", device, n).random()
-                start_s = round(spec.warmup_s / 2 + phase_s, 3)
-                found.append(
-                    SensorConfig(
-                        sensor.kind, sensor.period_s, start_s, stop_s, index, spec.seed, spec.replay_speed
-                    )
-                )
-        return tuple(found)
-
-    @cached_property
-    def _devices_of_sensor(self) -> list[tuple[str, ...]]:
-        return [
-            self.topology.devices(s.devices, f"sensor[{n}].devices") for n, s in enumerate(self.spec.sensor)
-        ]
+        # Devices do not observe in step: each sensor has a phase of its own within its period.
+        phase_s = sensor.period_s * seeded(spec.seed, "phase", device, n).random()
+        start_s = round(spec.warmup_s / 2 + phase_s, 3)
+        return SensorConfig(
+            sensor.kind, sensor.period_s, start_s, stop_s, index, spec.seed, spec.replay_speed
+        )
 
 
 def build_experiment(

@@ -6,7 +6,7 @@ checks that make a comparison fair: everything connected, and the sink on two di
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import combinations
@@ -145,7 +145,7 @@ def build_topology(spec: Spec, folder: Path = Path()) -> Topology:
 
     radios = _radios(links, channels)
     network = Network(
-        devices=tuple(_device(place, spec, cast, radios.get(place.name)) for place in layout.places),
+        devices=tuple(_devices(spec, layout, cast, radios)),
         links=tuple(links),
         channels=tuple(channels),
     )
@@ -250,11 +250,14 @@ def _links(
 ) -> tuple[list[Link], list[Channel]]:
     links: list[Link] = []
     shared: dict[str, list[tuple[str, str]]] = {}
+    specs: dict[LinkSettings, tuple[LinkSpec, LinkSpec]] = {}
     for wanted in edges:
         if isinstance(wanted.settings, LinkClass) and wanted.settings.shared:
             shared.setdefault(wanted.key, []).append((wanted.edge.a, wanted.edge.b))
             continue
-        forward, backward = link_specs(wanted.settings, wanted.key, folder)
+        if wanted.settings not in specs:  # large networks have few kinds of links
+            specs[wanted.settings] = link_specs(wanted.settings, wanted.key, folder)
+        forward, backward = specs[wanted.settings]
         links.append(
             Link(wanted.edge.a, wanted.edge.b, forward, backward, wanted.settings.profile or "custom")
         )
@@ -328,26 +331,41 @@ def _radios(links: Iterable[Link], channels: Iterable[Channel]) -> dict[str, Rad
     return found
 
 
-def _device(place: Place, spec: Spec, cast: Cast, radio: Radio | None) -> Device:
+def _devices(spec: Spec, layout: Layout, cast: Cast, radios: Mapping[str, Radio]) -> Iterator[Device]:
+    """Every place with the settings that apply to it; later ones override earlier ones."""
+    settings_of: dict[str, list[DeviceSettings]] = {}
+    for place in layout.places:
+        settings_of[place.name] = [_device_from_file(place)] if place.settings else []
+    for n, settings in enumerate(spec.device):
+        if settings.profile is not None:
+            device_profile(settings.profile, f"device[{n}].profile")
+        for device in cast.devices(settings.devices, f"device[{n}].devices"):
+            settings_of[device].append(settings)
+    for place in layout.places:
+        yield _device(place, settings_of[place.name], radios.get(place.name))
+
+
+def _device(place: Place, settings: Sequence[DeviceSettings], radio: Radio | None) -> Device:
+    given: dict[str, Any] = {}
+    for one in settings:
+        fields = ("profile", "battery_j", "cpu_share", "memory_mb")
+        given |= {field: getattr(one, field) for field in fields if getattr(one, field) is not None}
+        if one.clock_offset_s or one.drift_ppm:
+            given["clock"] = DeviceClock(one.clock_offset_s, one.drift_ppm)
+    profile_name = given.pop("profile", PROFILE_OF_ROLE[place.role])
+    if place.role not in ("hub", "sink"):  # those two are on the mains, whatever they are
+        given.setdefault("battery_j", device_profile(profile_name).battery_j)
+    return Device(name=place.name, profile=profile_name, radio=radio, x=place.x, y=place.y, **given)
+
+
+def _device_from_file(place: Place) -> DeviceSettings:
     try:
-        from_file = msgspec.convert({"devices": place.name, **place.settings}, DeviceSettings, strict=False)
+        settings = msgspec.convert({"devices": place.name, **place.settings}, DeviceSettings, strict=False)
     except msgspec.ValidationError as error:
         raise InputError(f"the file's node {place.name}: {error}", key="network.file") from error
-    given: dict[str, Any] = {}
-    for n, settings in enumerate((from_file, *spec.device)):
-        key = f"device[{n - 1}]"
-        if place.name in cast.devices(settings.devices, f"{key}.devices"):
-            if settings.profile is not None:
-                device_profile(settings.profile, f"{key}.profile")
-            fields = ("profile", "battery_j", "cpu_share", "memory_mb")
-            given |= {f: getattr(settings, f) for f in fields if getattr(settings, f) is not None}
-            if settings.clock_offset_s or settings.drift_ppm:
-                given["clock"] = DeviceClock(settings.clock_offset_s, settings.drift_ppm)
-    profile_name = given.pop("profile", PROFILE_OF_ROLE[place.role])
-    profile = device_profile(profile_name)
-    mains = place.role in ("hub", "sink")
-    given.setdefault("battery_j", None if mains else profile.battery_j)
-    return Device(name=place.name, profile=profile_name, radio=radio, x=place.x, y=place.y, **given)
+    if settings.profile is not None:
+        device_profile(settings.profile, "network.file")
+    return settings
 
 
 # ----------------------------------------------------------------------------------------------------- checks

@@ -12,7 +12,18 @@ import networkx as nx
 import pytest
 from hypothesis import given, settings
 
-from topologies.shapes import Custom, Geometric, Grid, Line, Ring, Shape, Star, Tree, hops_from
+from topologies.shapes import (
+    Custom,
+    Geometric,
+    Grid,
+    Line,
+    Ring,
+    Shape,
+    Star,
+    Tree,
+    hops_from,
+    two_disjoint_paths,
+)
 from topologies.spec import ExplicitChannel, ExplicitLink, LinkClass, Links, RadioLinks, Spec
 from topologies.topology import Topology, build_topology
 from underlay.errors import InputError
@@ -319,3 +330,31 @@ def test_a_bad_graphml_file_is_an_error(tmp_path: Path, text: str | None, messag
     with pytest.raises(InputError, match=message) as caught:
         build_topology(Spec(network=GraphML(file="net.graphml")), tmp_path)
     assert caught.value.key == "network.file"
+
+
+@given(
+    pairs=st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)), max_size=16),
+    birdhouses=st.sets(st.integers(1, 7), min_size=1),
+)
+@settings(max_examples=300)
+def test_two_disjoint_paths_are_what_maximum_flow_says(
+    pairs: list[tuple[int, int]], birdhouses: set[int]
+) -> None:
+    """On any small graph; node 0 is the sink."""
+    edges = sorted({(str(min(a, b)), str(max(a, b))) for a, b in pairs if a != b})
+    names = sorted(str(n) for n in birdhouses)
+    graph = nx.Graph(edges)
+    graph.add_nodes_from(["0", *names])
+    source = names[0]
+    if len(names) > 1:
+        source = "all"
+        graph.add_edges_from((source, name) for name in names)
+    expected = len(list(_disjoint_paths(graph, source))) >= 2
+    assert two_disjoint_paths(edges, names, "0") is expected
+
+
+def _disjoint_paths(graph: Any, source: str) -> Any:
+    try:
+        return list(nx.node_disjoint_paths(graph, source, "0"))
+    except nx.NetworkXNoPath:
+        return []

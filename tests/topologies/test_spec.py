@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,7 @@ from topologies.schema import field_docs, schema_text
 from topologies.shapes import Grid, Tree
 from topologies.spec import LinkSettings, Spec
 from topologies.spec_file import load_spec, parse_spec, to_toml
+from topologies.topology import build_topology
 from underlay.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -198,6 +200,15 @@ def test_a_resolved_spec_reads_back_as_itself(path: Path) -> None:
     """What a run's folder keeps is the spec that ran."""
     spec = load_spec(path)
     assert parse_spec(to_toml(spec)) == spec
+
+
+SPECS_MD = (ROOT / "docs" / "specs.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", re.findall(r"```toml\n(.*?)```", SPECS_MD, re.DOTALL))
+def test_what_the_documentation_shows_is_a_spec(text: str) -> None:
+    """Each of its blocks can be pasted, and means something."""
+    build_topology(parse_spec(text))
 
 
 def test_writing_toml_keeps_odd_values() -> None:

@@ -21,16 +21,17 @@ def deploy(experiment: Experiment) -> Deployment:
     network = experiment.topology.network
     knobs = msgspec.structs.asdict(experiment.options)
     neighbours = network.neighbours()
-    linked = {
-        device: {link.other(device) for link in network.links if device in (link.a, link.b)}
-        for device in neighbours
-    }
+    heard: dict[str, set[str]] = {device: set() for device in neighbours}
+    for channel in network.channels:
+        for a, b in channel.pairs:
+            heard[a].add(b)
+            heard[b].add(a)
     devices = {}
     for device, peers in neighbours.items():
         config = GossipConfig(
             neighbours=peers,
-            on_channel=frozenset(peers) - linked[device],
-            subscriber=device in experiment.subscribers,
+            on_channel=frozenset(heard[device]),
+            subscriber=experiment.subscribes(device),
             deliver_to=experiment.deliver_to(device),
             **knobs,
         )

@@ -44,7 +44,7 @@ def _config(
     experiment: Experiment, options: StarOptions, device: str, brokers: tuple[str, ...]
 ) -> StarConfig:
     publishes = device in experiment.sources
-    subscribes = device in experiment.subscribers
+    subscribes = experiment.subscribes(device)
     return StarConfig(
         brokers=brokers,
         publish=PublishConfig(options.qos, options.retain, queue_bytes=options.queue_bytes)
