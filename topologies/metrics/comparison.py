@@ -233,8 +233,8 @@ def percent(ratio: float) -> str:
 def seconds(value_s: float) -> str:
     """Three digits at most, in the unit that fits.
 
-    >>> seconds(0.0153), seconds(1.234), seconds(25.0), seconds(7200), seconds(inf)
-    ('15 ms', '1.2 s', '25 s', '2.0 h', '∞')
+    >>> seconds(0.0153), seconds(1.234), seconds(9.004), seconds(7200), seconds(inf)
+    ('15 ms', '1.2 s', '9 s', '2.0 h', '∞')
     """
     if isinf(value_s):
         return "∞"
@@ -243,7 +243,8 @@ def seconds(value_s: float) -> str:
     if value_s < 0.9995:
         return f"{value_s * 1000:.0f} ms" if value_s >= 0.01 else f"{value_s * 1000:.1f} ms"
     if value_s < 600:
-        return f"{value_s:.1f} s" if value_s < 10 and value_s % 1 else f"{value_s:.0f} s"
+        tenths = round(value_s, 1)
+        return f"{tenths:.1f} s" if tenths < 10 and tenths % 1 else f"{tenths:.0f} s"
     if value_s < 5400:
         return f"{value_s / 60:.0f} min"
     return f"{value_s / 3600:.1f} h" if value_s < 172_800 else f"{value_s / 86_400:.0f} days"

@@ -68,11 +68,11 @@ def _check(profile: str, rows: Sequence[Row]) -> ProfileCheck:
         profile=profile,
         directions=len(rows),
         ok=sum(not _reasons(row) for row in rows),
-        delay_asked=_median(rows, "delay_ms_asked", "ms"),
-        delay_achieved=_median(rows, "delay_ms_achieved", "ms"),
+        delay_asked=_delay(rows, "delay_ms_asked"),
+        delay_achieved=_delay(rows, "delay_ms_achieved"),
         delay_error=f"{max(errors_ms):.2f} ms" if errors_ms else "–",
-        rate_asked=_median(rows, "rate_kbps_asked", "kbit/s"),
-        rate_achieved=_median(rows, "rate_kbps_achieved", "kbit/s"),
+        rate_asked=_rate(rows, "rate_kbps_asked"),
+        rate_achieved=_rate(rows, "rate_kbps_achieved"),
         decided=_total(rows, "lost_decided"),
         missing=_total(rows, "lost_observed"),
         frames=_total(rows, "offered"),
@@ -92,9 +92,17 @@ def _direction(row: Row) -> str:
     return f"{row.get('source', '?')} → {row.get('target', '?')}"
 
 
-def _median(rows: Iterable[Row], key: str, unit: str) -> str:
+def _delay(rows: Iterable[Row], key: str) -> str:
     values = _numbers(rows, key)
-    return f"{median(values):.4g} {unit}" if values else "–"
+    return f"{median(values):.2f} ms" if values else "–"
+
+
+def _rate(rows: Iterable[Row], key: str) -> str:
+    values = _numbers(rows, key)
+    if not values:
+        return "–"
+    kbps = median(values)
+    return f"{kbps / 1000:.2f} Mbit/s" if kbps >= 1000 else f"{kbps:.4g} kbit/s"
 
 
 def _total(rows: Iterable[Row], key: str) -> str:
