@@ -7,6 +7,7 @@ and findings; `verdict.json` in the run's folder. The links are measured in `ver
 
 from __future__ import annotations
 
+from math import ceil
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -17,12 +18,15 @@ from underlay.emulation.reactor import Reactor
 from underlay.emulation.verification import LinkVerification, RunVerification, Verdict
 from underlay.trace import ProcessEnded
 
+WAKE_LAG_MAX_MS = 5.0
+"""p99 of how late a process of a node's priority wakes up. More makes the run invalid: its nodes answered
+late.
+"""
 SATURATED_RATIO = 0.98
-"""A second in which all cores were this busy: whoever had to run may have waited."""
-SATURATED_SHARE_MAX = 0.1
-"""Of the run's seconds; more make it invalid, for its nodes were late and nobody can say by how much."""
+"""A second in which all cores were this busy."""
 
 _INTERVAL_S = 1.0
+_WAKE_INTERVAL_S = 0.02
 
 
 class CpuSummary(msgspec.Struct, frozen=True):
@@ -36,6 +40,14 @@ class CpuSummary(msgspec.Struct, frozen=True):
     saturated_seconds: int
 
 
+class WakeLag(msgspec.Struct, frozen=True):
+    """How late the supervisor woke up for a timer, which is how late nodes did; milliseconds."""
+
+    samples: int
+    p99_ms: float
+    max_ms: float
+
+
 class RunVerdict(msgspec.Struct, frozen=True):
     """`verdict.json`."""
 
@@ -44,11 +56,16 @@ class RunVerdict(msgspec.Struct, frozen=True):
     links: list[dict[str, Any]]
     """A row for each direction: asked beside achieved before the run, and what all frames of the run did."""
     health: dict[str, Any]
-    """`lag_p50_ms`, `lag_p99_ms`, `lag_max_ms`, `ether_cpu_ratio`; `cpu_ratio`, `cpu`; `findings`."""
+    """`lag_p50_ms`, `lag_p99_ms`, `lag_max_ms`, `ether_cpu_ratio`; `wake_lag_p99_ms`, `wake_lag_max_ms`;
+    `cpu_ratio`, `cpu`; `findings`."""
 
 
 def judge(
-    before: LinkVerification | None, after: RunVerification, cpu: CpuSummary, findings: list[str]
+    before: LinkVerification | None,
+    after: RunVerification,
+    cpu: CpuSummary,
+    wake_lag: WakeLag,
+    findings: list[str],
 ) -> RunVerdict:
     """The worst of everything decides. `before` is None where nobody asked for it."""
     verdicts: list[tuple[Verdict, str]] = [
@@ -57,9 +74,9 @@ def judge(
         else ("not verified", "links were not probed before the run"),
         (after.verdict, after.reason),
     ]
-    if cpu.saturated_seconds > SATURATED_SHARE_MAX * cpu.seconds:
-        reason = f"the processors were saturated in {cpu.saturated_seconds} of {cpu.seconds} seconds"
-        verdicts.append(("invalid", reason))
+    if wake_lag.p99_ms > WAKE_LAG_MAX_MS:
+        lag = f"the nodes woke up late: p99 {wake_lag.p99_ms:.1f} ms, at most {WAKE_LAG_MAX_MS} ms allowed"
+        verdicts.append(("invalid", f"{lag}; the machine was {cpu.mean_ratio:.0%} busy"))
     ranks: list[Verdict] = ["invalid", "not verified", "valid"]
     validity = min((verdict for verdict, _ in verdicts), key=ranks.index)
     reasons = [reason for verdict, reason in verdicts if verdict == validity and reason]
@@ -78,6 +95,8 @@ def judge(
             "lag_p99_ms": after.lag.p99_ms,
             "lag_max_ms": after.lag.max_ms,
             "ether_cpu_ratio": after.cpu_ratio,
+            "wake_lag_p99_ms": wake_lag.p99_ms,
+            "wake_lag_max_ms": wake_lag.max_ms,
             "cpu_ratio": cpu.mean_ratio,
             "cpu": msgspec.to_builtins(cpu),
             "findings": findings,
@@ -119,6 +138,28 @@ class CpuWatch:
         self._saturated += ratio >= SATURATED_RATIO
         self._last = now
         self._again(reactor)
+
+
+class Promptness:
+    """Wakes up fifty times a second, as a node with a timer would, and notes how late."""
+
+    def __init__(self) -> None:
+        self._lags_ms: list[float] = []
+
+    def start(self, reactor: Reactor) -> None:
+        """Begin, and go on until the reactor is not asked any more."""
+        due_s = monotonic() + _WAKE_INTERVAL_S
+        reactor.at(due_s, lambda: self._awake(reactor, due_s))
+
+    def summary(self) -> WakeLag:
+        """Up to now."""
+        lags_ms = sorted(self._lags_ms) or [0.0]
+        p99_ms = lags_ms[ceil(0.99 * len(lags_ms)) - 1]
+        return WakeLag(len(self._lags_ms), round(p99_ms, 2), round(lags_ms[-1], 2))
+
+    def _awake(self, reactor: Reactor, due_s: float) -> None:
+        self._lags_ms.append((monotonic() - due_s) * 1e3)
+        self.start(reactor)
 
 
 class Findings:

@@ -31,7 +31,7 @@ from underlay.emulation.control import Answer, ControlServer, Request, namespace
 from underlay.emulation.device import Failed
 from underlay.emulation.driver import Incarnation
 from underlay.emulation.ether import Ether
-from underlay.emulation.health import CpuWatch, Findings, judge
+from underlay.emulation.health import CpuWatch, Findings, Promptness, judge
 from underlay.emulation.layout import Layout
 from underlay.emulation.machine import Machine
 from underlay.emulation.medium import Medium, hop_counts
@@ -98,6 +98,7 @@ class Supervisor:
         self._t0_s: float | None = None
         self._hops: dict[str, dict[str, int]] = {}
         self._cpu = CpuWatch()
+        self._promptness = Promptness()
 
     def run(self) -> None:
         """From nothing to the trace."""
@@ -123,7 +124,8 @@ class Supervisor:
             finally:
                 ether.kill()
             self._trace.flush()
-        self._layout.finish(t_s, judge(before, after, self._cpu.summary(), self._findings.lines))
+        health = self._cpu.summary(), self._promptness.summary()
+        self._layout.finish(t_s, judge(before, after, *health, self._findings.lines))
 
     def t(self) -> float:
         """Seconds since the run's start, 0 before."""
@@ -242,6 +244,7 @@ class Supervisor:
         for timed in self._plan.faults:
             self._reactor.at(self._t0_s + timed.at_s, lambda fault=timed.fault: self.apply(fault))  # type: ignore[misc]
         self._cpu.start(self._reactor)
+        self._promptness.start(self._reactor)
         self._tell(PREPARED)
         if self._options.cli:
             self._open_cli(network)
@@ -293,6 +296,7 @@ class Supervisor:
         """Make it so, now."""
         if self._over():
             return
+        t_s = self.t()
         changed = True
         match fault:
             case Crash(device):
@@ -308,7 +312,7 @@ class Supervisor:
                 changed = False
             case _:
                 changed = self._medium.apply(fault)
-        self._write(FaultApplied(msgspec.to_builtins(fault)))
+        self._write(FaultApplied(msgspec.to_builtins(fault)), t_s=t_s)
         if changed and self._plan.route_convergence_s is not None:
             self._reactor.at(monotonic() + self._plan.route_convergence_s, self._converge)
 
@@ -326,8 +330,8 @@ class Supervisor:
             machine.set_hops(self._hops.get(machine.name, {}))
         self._write(RoutesChanged(entries))
 
-    def _write(self, event: Event, device: str | None = None) -> None:
-        t_s = self.t()
+    def _write(self, event: Event, device: str | None = None, t_s: float | None = None) -> None:
+        t_s = self.t() if t_s is None else t_s
         if t_s <= self._plan.duration_s:
             self._trace.write(t_s, event, device)
             self._trace.flush()
@@ -347,8 +351,10 @@ class Supervisor:
 
     def ended(self, machine: Machine, event: ProcessEnded, expected: bool) -> None:
         """See `machine.Watcher`."""
+        if self._stopped:
+            return
         self._write(event, machine.name)
-        if machine.is_nodes(event) and self._problem is None and not self._stopped:
+        if machine.is_nodes(event) and self._problem is None:
             lines = "".join(f"\n  {line}" for line in event.last_lines)
             self._problem = RunFailed(
                 f"the nodes of {machine.name} ended by themselves ({event.status}){lines}"
