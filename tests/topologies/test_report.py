@@ -13,7 +13,9 @@ from tests.topologies.made_up_runs import arrived, broke, caricature, comparison
 from topologies import reporting
 from topologies.manifest import Chosen, DeviceInfo, Verdict
 from topologies.metrics import read_summary, summarize
+from topologies.reporting import palette
 from topologies.reporting.answer import answer
+from topologies.reporting.canvas import Canvas
 from underlay.errors import InputError
 from underlay.faults import Crash, Restart
 
@@ -121,6 +123,17 @@ def test_colours_are_left_to_the_style_sheet(three: list[Path], tmp_path: Path) 
     drawings = re.findall(r"<svg.*?</svg>", page(three, tmp_path / "report.html"), flags=re.DOTALL)
     assert drawings
     assert {colour for drawing in drawings for colour in re.findall(r"#[0-9a-f]{6}\b", drawing)} == set()
+
+
+def test_numbers_in_a_chart_keep_their_digits() -> None:
+    """Coordinates are rounded to shrink the page; what is written and how it is painted is not."""
+    canvas = Canvas(100, 100, left=10, right=10, top=10, bottom=10)
+    canvas.axes.plot([0, 1], [0, 0.123456], color=palette.INK, alpha=0.16)
+    canvas.axes.set_yticks([0.25], ["0.25 s"])
+    drawing = canvas.svg("digits", "digits", palette.Palette([]))
+    assert ">0.25 s</text>" in drawing
+    assert "stroke-opacity: 0.16" in drawing
+    assert not re.search(r'\bd="[^"]*\d\.\d\d', drawing)
 
 
 def test_doubt_is_visible(tmp_path: Path) -> None:
