@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -191,9 +193,9 @@ def test_help_imports_nothing_heavy() -> None:
     assert ast.literal_eval(done.stderr) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-def test_an_interrupt_is_exit_code_130_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
-    """In the middle of a run that would take minutes."""
+@contextmanager
+def a_long_run() -> Iterator[subprocess.Popen[str]]:
+    """One that is in its middle, and would take minutes."""
     topologies.new("garden")
     code = "from topologies.cli import main; main()"
     command = ["run", "garden.toml", "--fabric", "simulation", "--set", "duration_s=100000"]
@@ -205,8 +207,28 @@ def test_an_interrupt_is_exit_code_130_and_leaves_nothing(tmp_path: Path, number
         assert "simulation" in process.stderr.readline()
         while not (Path("runs") / "garden-1.partial" / "trace.jsonl").exists():
             assert process.poll() is None
+        yield process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_an_interrupt_is_exit_code_130_and_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    """In the middle of a run."""
+    with a_long_run() as process:
         process.send_signal(number)
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
     assert [path.name for path in tmp_path.iterdir()] == ["garden.toml"]
+
+
+def test_what_a_killed_run_left_is_cleaned_up(tmp_path: Path) -> None:
+    """By what it recorded, not by what it looks like."""
+    with a_long_run() as process:
+        process.kill()
+    lookalike = tmp_path / "runs" / "mine.partial"
+    lookalike.mkdir()
+    assert (tmp_path / "runs" / "garden-1.partial").exists()
+    result = birdhouse("clean")
+    assert result.exit_code == 0
+    assert f"removed {tmp_path / 'runs' / 'garden-1.partial'}" in result.stdout
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["mine.partial"]

@@ -37,8 +37,8 @@ class CachingOptions(Options, frozen=True):
     """Which machines cache: every one, or relays and hub only."""
     observe: bool = True
     """Whether subscribers observe resources (RFC 7641) or poll them."""
-    max_age_s: Positive = 5.0
-    """Freshness lifetime that sensors give their readings."""
+    max_age_s: PositiveInt | None = None
+    """For how long sensors say that their latest reading is fresh; by default for its period."""
     budget_bytes: PositiveInt = 2_000_000
     """Of each cache; least recently used goes first."""
     stale_on_error: bool = True
@@ -50,7 +50,7 @@ class GossipOptions(Options, frozen=True):
 
     eager_max: PositiveInt = 8
     """Most eager neighbours: what one item may cost a device in transmissions."""
-    announce_interval_s: Positive = 0.75
+    announce_interval_s: Positive = 1.0
     """Between announcements of what one has, while there is news."""
     graft_timeout_s: Positive = 0.5
     """How long an announced item may take by the tree before it is asked for."""
