@@ -1,13 +1,14 @@
 """Caching: birdhouses serve what they observe over CoAP, and caches stand between them and who wants it.
 
-Owns who asks whom: for every birdhouse a tree of caches towards it, made of the routes of the healthy network,
-with the next best caches to fall back on. Every parent is nearer to the birdhouse than its child, so no
-request can go in circles whatever falls back on what.
+Owns who asks whom: for every birdhouse a tree of caches towards it, made of the routes of the healthy
+network, with the next best caches to fall back on. Every parent is nearer to the birdhouse than its child, so
+no request can go in circles whatever falls back on what.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 from math import ceil
 
 from edge.caching.collector import CollectorConfig
@@ -96,8 +97,8 @@ class Ways:
                 self._hops[a, b] = self._hops[b, a] = channel.spec
 
     def parents(self, device: str, source: str) -> tuple[str, ...]:
-        """The first cache on the way to `source`, those on the ways round, and `source`; all nearer to it than
-        `device` is."""
+        """The first cache on the way to `source`, those on the ways round, and `source`; all of them nearer
+        to it than `device` is."""
         first_hop = self._router.next_hop(device, source)
         if first_hop == source or first_hop is None:
             return (source,)
@@ -113,8 +114,8 @@ class Ways:
     def round_trip_s(self, device: str, peer: str) -> float:
         """Of a request and a full block, without queueing."""
         path = self._router.path(device, peer) or [device]
-        there = [self._hops[hop] for hop in zip(path, path[1:], strict=False)]
-        back = [self._hops[hop] for hop in zip(path[1:], path, strict=False)]
+        there = [self._hops[hop] for hop in pairwise(path)]
+        back = [self._hops[b, a] for a, b in pairwise(path)]
         flights_s = sum((spec.delay_ms + spec.jitter_ms) * 1e-3 for spec in (*there, *back))
         return (
             flights_s
@@ -124,7 +125,7 @@ class Ways:
 
     def _cost(self, device: str, source: str) -> float:
         path = self._router.path(device, source) or []
-        return sum(hop_weight(self._hops[hop]) for hop in zip(path, path[1:], strict=False))
+        return sum(hop_weight(self._hops[hop]) for hop in pairwise(path))
 
 
 def _caches(experiment: Experiment, options: CachingOptions) -> frozenset[str]:

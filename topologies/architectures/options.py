@@ -6,12 +6,18 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from edge.gossip.peer import GossipConfig
+
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of all options."""
+
+
+_GOSSIP = GossipConfig(neighbours=())
+"""The node's own defaults are the spec's."""
 
 
 class StarOptions(Options, frozen=True):
@@ -48,17 +54,17 @@ class CachingOptions(Options, frozen=True):
 class GossipOptions(Options, frozen=True):
     """UDP: eager push along a tree, lazy announcements, repair (Plumtree), anti-entropy by digests."""
 
-    eager_max: PositiveInt = 8
+    eager_max: PositiveInt = _GOSSIP.eager_max
     """Most eager neighbours: what one item may cost a device in transmissions."""
-    announce_interval_s: Positive = 1.0
+    announce_interval_s: Positive = _GOSSIP.announce_interval_s
     """Between announcements of what one has, while there is news."""
-    graft_timeout_s: Positive = 0.5
+    graft_timeout_s: Positive = _GOSSIP.graft_timeout_s
     """How long an announced item may take by the tree before it is asked for."""
-    part_bytes: Annotated[int, msgspec.Meta(ge=32, le=32_768)] = 1024
+    part_bytes: Annotated[int, msgspec.Meta(ge=32, le=32_768)] = _GOSSIP.part_bytes
     """Larger observations travel in parts of this size."""
-    window_parts: PositiveInt = 16
+    window_parts: PositiveInt = _GOSSIP.window_parts
     """Most parts asked of one neighbour at a time."""
-    memory_bytes: PositiveInt = 8_000_000
+    memory_bytes: PositiveInt = _GOSSIP.memory_bytes
     """Held for repairs; what came first goes first."""
 
 
