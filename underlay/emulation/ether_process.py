@@ -59,13 +59,16 @@ _PR_SET_PDEATHSIG = 1
 
 
 def become_ether(parent: int, keep: Collection[int]) -> None:
-    """Turn a freshly forked child into the ether's process: it dies with `parent`, holds the descriptors in
-    `keep` and the three standard ones, and leaves Ctrl-C to the runner, who stops it in order."""
+    """Turn a freshly forked child into the ether's process.
+
+    It dies with `parent`, keeps the descriptors in `keep` and the three standard ones, and leaves what is
+    signalled to the whole group (Ctrl-C) to the runner, who stops it in order.
+    """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     wanted = sorted({0, 1, 2, *keep})
     for low, high in zip(wanted, [*wanted[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
         os.closerange(low + 1, high)

@@ -3,6 +3,10 @@
 Owns asking the kernel for it. Where it is refused (a container without the right, a control group without a
 real-time share) work goes on with the best niceness to be had, and the measured lag says whether that was
 enough.
+
+The kernel keeps 5 % of each second from real-time processes (sched_rt_runtime_us, which is the machine's and
+not ours to write): an ether that needs a whole core stands still for 50 ms of each second, and its lag says
+so.
 """
 
 from __future__ import annotations
