@@ -24,28 +24,26 @@ from typing import Any
 import msgspec
 
 from underlay.emulation import stock
+from underlay.emulation.assembly import Assembly
 from underlay.emulation.blueprint import addresses, build_network, kernel_counters, ports, probe_points
-from underlay.emulation.cgroups import Cgroup, limit
 from underlay.emulation.cleanup import Journal
 from underlay.emulation.control import Answer, ControlServer, Request, namespaces_of
 from underlay.emulation.device import Failed
-from underlay.emulation.driver import Incarnation
 from underlay.emulation.ether import Ether
 from underlay.emulation.health import CpuWatch, Findings, Promptness, judge
 from underlay.emulation.layout import Layout
 from underlay.emulation.machine import Machine
 from underlay.emulation.medium import Medium, hop_counts
 from underlay.emulation.net import Network
-from underlay.emulation.processes import bind_mount, default_signals, prepare_log, run_to_end
-from underlay.emulation.programs import Program
+from underlay.emulation.processes import default_signals, prepare_log, run_to_end
 from underlay.emulation.reactor import Reactor
 from underlay.emulation.unnumbered import configure_unnumbered, route_table
 from underlay.emulation.verification import LinkVerification, verify_links, verify_run
 from underlay.emulation.warm import learn, scouts
 from underlay.errors import RunFailed
 from underlay.faults import AnyFault, Crash, Pause, Restart, Resume
-from underlay.plan import DevicePlan, Plan
-from underlay.routes import shortest_paths
+from underlay.plan import Plan
+from underlay.routes import Routes, shortest_paths
 from underlay.trace import (
     Event,
     FaultApplied,
@@ -107,22 +105,19 @@ class Supervisor:
         network = self._build()
         with network, self._layout.run_shard.open("wb") as shard:
             self._trace = TraceWriter(shard)
-            ether = self._fork_ether(network)
-            ether_pidfd = os.pidfd_open(ether.pid)
-            self._reactor.watch(ether_pidfd, self._ether_ended)
             try:
-                before = self._start(network, ether)
+                before = self._start(network)
                 assert self._t0_s is not None
                 self._reactor.run(self._over, self._t0_s + self._plan.duration_s)
-                self._reactor.unwatch(ether_pidfd)
+                self._reactor.unwatch(self._ether_pidfd)
                 if self._problem is not None:
                     raise self._problem
-                totals = ether.stop()
+                totals = self._ether.stop()
                 t_s = self.t()
                 after = verify_run(totals, kernel_counters(network))
                 self._stop_devices()
             finally:
-                ether.kill()
+                self._ether.kill()
             self._trace.flush()
         health = self._cpu.summary(), self._promptness.summary()
         self._layout.finish(t_s, judge(before, after, *health, self._findings.lines))
@@ -134,96 +129,37 @@ class Supervisor:
     # ----------------------------------------------------------------------------------------------- building
 
     def _build(self) -> Network:
-        graph, plan = self._plan.network, self._plan
+        graph = self._plan.network
         routes = shortest_paths(graph)
         self._hops = hop_counts(routes)
         network = build_network(graph)
-        configure_unnumbered(network, self._addresses, route_table(network, routes))
-        self._routes = routes
-        self._name_hosts()
-        for device in graph.devices:
-            on_it = plan.devices.get(device.name, DevicePlan())
-            self._machines[device.name] = Machine(
-                device.name,
-                network[device.name],
-                self._life(device.name) if on_it.nodes or on_it.bindings else None,
-                self._programs(network, device.name, on_it),
-                self._cgroup(device.name, device.cpu_share, device.memory_mb),
-                self._reactor,
-                self,
-            )
+        try:
+            configure_unnumbered(network, self._addresses, route_table(network, routes))
+            assembly = Assembly(self._plan, self._layout, self._journal, self._addresses, lambda: self._hops)
+            self._machines = assembly.machines(network, self._reactor, self, self._findings)
+            self._fork_ether(network, routes)
+        except BaseException:
+            network.stop()
+            raise
         return network
 
-    def _fork_ether(self, network: Network) -> Ether:
-        ether = Ether.fork(
-            self._plan.network,
+    def _fork_ether(self, network: Network, routes: Routes) -> None:
+        plan = self._plan
+        self._ether = Ether.fork(
+            plan.network,
             ports(network),
-            self._plan.seed,
+            plan.seed,
             self._layout.ether_shard,
-            usage_interval_s=self._plan.usage_interval_s,
-            frame_class=self._plan.frame_class,
+            usage_interval_s=plan.usage_interval_s,
+            frame_class=plan.frame_class,
         )
-        self._medium = Medium(self._plan.network, network, ether, self._routes)
-        return ether
-
-    def _programs(self, network: Network, device: str, plan: DevicePlan) -> list[Program]:
-        return [
-            Program(
-                program,
-                network[device],
-                self._addresses[device],
-                self._layout.devices / device / program.name,
-                self._layout.logs / f"{device}-{program.name}.log",
-            )
-            for program in plan.programs
-        ]
-
-    def _life(self, device: str) -> Any:
-        plan, layout = self._plan, self._layout
-        (layout.devices / device).mkdir(exist_ok=True)
-
-        def life(number: int) -> Incarnation:
-            return Incarnation(
-                device=device,
-                number=number,
-                seed=plan.seed,
-                plan=plan.devices[device],
-                addresses=self._addresses,
-                ports=plan.ports(),
-                hops=self._hops.get(device, {}),
-                clock=plan.network.device(device).clock,
-                duration_s=plan.duration_s,
-                usage_interval_s=plan.usage_interval_s,
-                store=layout.devices / device / "store.sqlite",
-                trace=layout.shard(device, number),
-                log=layout.logs / f"{device}.log",
-            )
-
-        return life
-
-    def _cgroup(self, device: str, cpu_share: float | None, memory_mb: int | None) -> Cgroup | None:
-        if cpu_share is None and memory_mb is None:
-            return None
-        made = limit(
-            self._journal.run, device, cpu_share, memory_mb, lambda path: self._journal.record("cgroup", path)
-        )
-        if made is None:
-            self._findings.note(
-                f"{device}: no control group could be made; its CPU share and memory are not limited"
-            )
-        return made
-
-    def _name_hosts(self) -> None:
-        """Let programs and people say `ping hub`: the run's own /etc/hosts."""
-        hosts = self._journal.directory / "hosts"
-        names = "".join(f"{ip}\t{device}\n" for device, ip in self._addresses.items())
-        hosts.write_text(f"127.0.0.1\tlocalhost\n{names}")
-        if Path("/etc/hosts").exists():
-            bind_mount(hosts, Path("/etc/hosts"))
+        self._medium = Medium(plan.network, network, self._ether, routes)
+        self._ether_pidfd = os.pidfd_open(self._ether.pid)
+        self._reactor.watch(self._ether_pidfd, self._ether_ended)
 
     # ------------------------------------------------------------------------------------------------ the run
 
-    def _start(self, network: Network, ether: Ether) -> LinkVerification | None:
+    def _start(self, network: Network) -> LinkVerification | None:
         control = ControlServer(self._journal.directory, self._answer)
         self._reactor.watch(control.fileno(), control.serve)
         self._boot(
@@ -231,13 +167,13 @@ class Supervisor:
         )
         before = None
         if self._options.verify:
-            before = verify_links(ether, self._plan.network, probe_points(network))
+            before = verify_links(self._ether, self._plan.network, probe_points(network))
         if self._options.pcap:
             self._layout.captures.mkdir()
-            ether.capture(self._layout.captures)
+            self._ether.capture(self._layout.captures)
         self._boot_nodes()
         self._t0_s = monotonic() + START_DELAY_S
-        ether.start(self._t0_s)
+        self._ether.start(self._t0_s)
         self._trace.write(0.0, RunStarted(FABRIC, self._plan.seed))
         for machine in self._machines.values():
             machine.go(self._t0_s)
