@@ -109,7 +109,7 @@ class Fetch:
     def __init__(self, patience_s: float, window_max: int) -> None:
         self.missing: dict[ItemId, Missing] = {}
         self.sources: dict[str, Source] = {}
-        self.lateness = Estimate(patience_s, 0.15, 2.0)
+        self.lateness = Estimate(patience_s, 0.15)
         """How long after an announcement the tree brings what was announced."""
         self.strain = 0.0
         """Share of the items, lately, that did not come by the tree."""

@@ -44,7 +44,7 @@ ANNOUNCE, FETCH, WATCH = "announce", "fetch", "watch"
 
 LISTED_S = 3.0
 """Streams that changed since are listed in an announcement; the others are only hashed."""
-PROBES = 2
+PROBES = 3
 """Lazy neighbours that are asked when an eager one is silent."""
 SERVED_MAX = 64
 """Parts sent in answer to one Graft."""
@@ -69,7 +69,7 @@ class GossipConfig(msgspec.Struct, frozen=True):
     """A node on this device that gets every observation (the sink)."""
     eager_max: int = 8
     """Most eager neighbours: what one item may cost this device in transmissions."""
-    announce_interval_s: float = 1.0
+    announce_interval_s: float = 0.9
     """Between announcements while there is news, each to one neighbour in turn; up to 16 times as long without."""
     graft_timeout_s: float = 0.5
     """How long an announced item may take by the tree before it is asked for, until that has been measured."""
@@ -123,12 +123,12 @@ class GossipPeer(Node):
         if isinstance(message, Gossip):
             self._on_gossip(ctx, peer, message)
             return
-        self._heard(peer, ctx.now)
+        answers = self._heard(peer, ctx.now)
         match message:
             case Offer():
                 self._on_offer(ctx, peer, message)
             case IHave():
-                self._on_ihave(ctx, peer, message)
+                self._on_ihave(ctx, peer, message, urgent=answers or message.answer)
             case Graft():
                 self._on_graft(ctx, peer, message)
             case Prune():
@@ -308,17 +308,19 @@ class GossipPeer(Node):
             self._watch_s = max(due_s, ctx.now + 0.05)
             ctx.set_timer(WATCH, self._watch_s - ctx.now)
 
-    def _heard(self, peer: str, now: float) -> None:
-        if peer in self.tree.edges:
-            answer_s = self.tree.heard(peer, now)
-            if answer_s is not None:
-                self._answer.add(answer_s)
+    def _heard(self, peer: str, now: float) -> bool:
+        """A sign of life; whether it was asked for."""
+        answer_s = self.tree.heard(peer, now) if peer in self.tree.edges else None
+        if answer_s is not None:
+            self._answer.add(answer_s)
+        return answer_s is not None
 
     def _ask(self, ctx: Context, peer: str) -> None:
         """For a sign of life, and for news."""
         if peer in self.tree.edges:
             self.tree.asked(peer, ctx.now)
-        ctx.send(self._at(peer), self._digest(self._listed(ctx.now), answer=True))
+        newest = self.holdings.changed_since(-inf, STREAMS_MAX)
+        ctx.send(self._at(peer), self._digest(newest, answer=True))
 
     # -------------------------------------------------------------------------- announcements and anti-entropy
 
@@ -355,7 +357,8 @@ class GossipPeer(Node):
         late_ms = round(1e3 * self.fetch.lateness.limit_s)
         return IHave(self.holdings.digest(listed), self.holdings.rest(listed), late_ms, answer)
 
-    def _on_ihave(self, ctx: Context, peer: str, ihave: IHave) -> None:
+    def _on_ihave(self, ctx: Context, peer: str, ihave: IHave, *, urgent: bool) -> None:
+        """Compare; where either side feels cut off, the tree is not waited for."""
         now, fetch = ctx.now, self.fetch
         hold_s = (
             0.0 if ihave.answer else fetch.lateness.limit_s + self._hold_s(ctx, peer, fetch.lateness.limit_s)
@@ -382,15 +385,15 @@ class GossipPeer(Node):
     def _tell(self, ctx: Context, peer: str, streams: Collection[StreamDigest], grace_s: float) -> bool:
         """Send what has been here for `grace_s` and is not there; whether that was all."""
         budget = 4 * self.config.part_bytes
-        sent = 0
+        behind = 0
         for theirs in streams:
             for id, item in self.holdings.surplus(theirs):
                 if ctx.now - item.since_s >= grace_s:
                     if budget <= 0:
                         return False
                     budget -= self._send_item(ctx, peer, id, item)
-                    sent += 1
-        if sent >= BEHIND and grace_s and peer not in self.tree.eager:
+                    behind += ctx.now - item.since_s >= 2 * grace_s
+        if behind >= BEHIND and grace_s and peer not in self.tree.eager:
             self._attach(ctx, peer, ask=True)
         return True
 
