@@ -34,7 +34,9 @@ CLIENT_BUDGET_BYTES = 64_000
 ACK_TIMEOUT_S_MIN = 0.5
 PROBE_ACK_TIMEOUTS = 3.0
 FRESH_PERIODS = 2.0
-"""Max-Age in periods of the sensor: one observation may be late before it counts as stale."""
+FRESH_S_MAX = 10.0
+"""Max-Age is two periods of the sensor, so that one observation may be late, and not much longer for slow
+ones: it is also how long a silent cache goes unnoticed."""
 _REQUEST_BYTES, _BLOCK_BYTES = 100, 1150
 
 
@@ -144,10 +146,10 @@ def _ack_timeout_s(ways: Ways, parents: dict[str, dict[str, tuple[str, ...]]]) -
 
 
 def _max_age_s(options: CachingOptions, sensors: tuple[SensorConfig, ...]) -> dict[str, int]:
-    """By kind: a whole number of seconds, at least 1."""
+    """By kind, whole seconds."""
     found: dict[str, int] = {}
     for sensor in sensors:
-        age_s = max(1, ceil(min(options.max_age_s, FRESH_PERIODS * sensor.period_s)))
+        age_s = options.max_age_s or ceil(min(FRESH_S_MAX, FRESH_PERIODS * sensor.period_s))
         found[sensor.kind] = min(age_s, found.get(sensor.kind, age_s))
     return found
 

@@ -44,7 +44,8 @@ class CachingOptions(Options, frozen=True):
     observe: bool = True
     """Whether subscribers observe resources (RFC 7641) or poll them."""
     max_age_s: PositiveInt | None = None
-    """For how long sensors say that their latest reading is fresh; by default for its period."""
+    """For how long sensors say that their latest reading is fresh; by default two of its periods, 10 s at
+    most."""
     budget_bytes: PositiveInt = 2_000_000
     """Of each cache; least recently used goes first."""
     stale_on_error: bool = True
