@@ -92,6 +92,8 @@ class Ether:
                     Media(network, ports, seed), there, TraceWriter(file), usage_interval_s, frame_class
                 ).run()
             status = 0
+        except OSError as problem:  # the disk is full, or the devices are gone
+            print(f"ether: {problem}", file=sys.stderr, flush=True)
         except BaseException:
             traceback.print_exc()
             sys.stderr.flush()

@@ -100,11 +100,12 @@ class EtherProcess:
         self._started_cpu_s = self._reported_cpu_s = process_time()
         self._started_s = self._reported_s = monotonic()
         self._peak_cpu_ratio = 0.0
+        self._failure = ""
+        """Why records or captures cannot be written (a full disk); the next command is told."""
 
     def run(self) -> None:
         """Until the runner says stop, or is gone."""
         self._loop.run()
-        self._trace.flush()
 
     # ----------------------------------------------------------------------------------------------- commands
 
@@ -114,11 +115,12 @@ class EtherProcess:
         except EOFError:
             self._loop.stop()
             return
+        answer: Answer = Done()
         try:
             answer = self._do(command)
-        except OSError as problem:  # a capture's disk is full
-            answer = Failed(str(problem))
-        send(self._control, answer)
+        except OSError as problem:
+            self._failure = str(problem)
+        send(self._control, Failed(self._failure) if self._failure else answer)
 
     def _do(self, command: AnyCommand) -> Answer:
         match command:
@@ -178,7 +180,12 @@ class EtherProcess:
 
     def _write_slice(self, records: Iterator[None]) -> None:
         """Write a few records, then let frames pass: a thousand links' records at once would delay them."""
-        if sum(1 for _ in islice(records, _HOPS_A_SLICE)) == _HOPS_A_SLICE:
+        try:
+            written = sum(1 for _ in islice(records, _HOPS_A_SLICE))
+        except OSError as problem:
+            self._failure = str(problem)
+            return
+        if written == _HOPS_A_SLICE:
             self._loop.at(monotonic() + _SLICE_PAUSE_S, lambda: self._write_slice(records))
 
     def _records(self) -> Iterator[None]:

@@ -285,6 +285,23 @@ def test_a_dead_ether_is_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.emulation
+def test_a_full_disk_is_reported() -> None:
+    """An ether that cannot write its records says why, at the latest when it is stopped."""
+    with rig(line(WIRE)) as built:
+        ether = Ether.fork(built.network, built.ports, SEED, Path("/dev/full"))
+        try:
+            ether.start(time.monotonic())
+            end = built.namespaces["a"].socket()
+            end.sendto(b"x", (built.ip["b"], 7000))
+            time.sleep(0.1)
+            end.close()
+            with pytest.raises(RunFailed, match="No space left on device"):
+                ether.stop()
+        finally:
+            ether.kill()
+
+
+@pytest.mark.emulation
 def test_the_ether_ends_when_the_runner_is_gone(tmp_path: Path) -> None:
     """No ether outlives a runner that was killed."""
     with rig(line(WIRE)) as built:
