@@ -3,7 +3,7 @@
 >>> import topologies
 >>> checked = topologies.check(topologies.quickstart())
 >>> checked.birdhouses, checked.hops_max
-(12, 3)
+(12, 5)
 """
 
 from __future__ import annotations

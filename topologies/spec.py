@@ -215,7 +215,7 @@ class Spec(_Table, frozen=True, kw_only=True):
     """Who must get every observation: the sink, or every birdhouse and the sink."""
     replay_speed: PositiveSeconds = 600.0
     """Seconds of the data set that pass in one second of the run."""
-    architectures: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("star", "gossip")
+    architectures: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("star", "caching", "gossip")
     """`birdhouse list architectures` names them; variants of the spec can be named too."""
     network: AnyShape = Tree()
     links: Links = Links()

@@ -78,7 +78,7 @@ def test_compare_prints_a_table_and_where_the_report_is() -> None:
     assert result.exit_code == 0, result.output
     assert "gossip" in result.stdout
     assert "report: runs/garden-1/report.html" in result.stdout
-    assert "birdhouse: [2/2] gossip: 40 s" in result.stderr
+    assert "birdhouse: [3/3] gossip: 40 s" in result.stderr
 
 
 def test_compare_gives_survivability_as_json() -> None:

@@ -74,15 +74,14 @@ def test_the_workload_is_the_same_for_every_architecture(subscribers: str) -> No
     spec = changed(
         subscribers=subscribers, fault=(FaultSettings(at_s=4, kind="crash", device="hub", for_s=3),)
     )
-    plans = [build_plan(experiment_of(spec, name)) for name in ("star", "gossip")]
-    first, second = plans
-    assert first.network == second.network
-    assert first.faults == second.faults
+    first, *others = plans = [build_plan(experiment_of(spec, name)) for name in ARCHITECTURES]
+    assert all((plan.network, plan.faults) == (first.network, first.faults) for plan in others)
     for plan in plans:
         names = {name: {node.name for node in plan.devices[name].nodes} for name in plan.devices}
         assert all("sensors" in names[f"cam{i}"] for i in range(1, 5))
         assert "sink" in names["sink"]
-    assert experiment_of(spec, "star").sources == experiment_of(spec, "gossip").sources
+    sources = [experiment_of(spec, name).sources for name in ARCHITECTURES]
+    assert sources[0] == sources[1] == sources[2]
 
 
 def test_sensors_fit_the_runs_phases() -> None:
@@ -111,7 +110,7 @@ def test_subscribers_are_the_sink_or_everybody(subscribers: str, who: tuple[str,
     assert experiment_of(changed(subscribers=subscribers)).subscribers == who
 
 
-@pytest.mark.parametrize("name", ["star", "star-standby", "gossip"])
+@pytest.mark.parametrize("name", VARIANTS)
 def test_plans_can_be_sent_to_another_process(name: str) -> None:
     """Factories of nodes are picklable, so that a warm parent may fork them."""
     plan = build_plan(experiment_of(name=name))
@@ -122,9 +121,9 @@ def test_plans_can_be_sent_to_another_process(name: str) -> None:
 
 def test_ports_are_the_same_in_every_plan() -> None:
     """So that captures of different runs can be compared."""
-    ports = [build_plan(experiment_of(name=name)).ports() for name in ("star", "gossip")]
+    ports = [build_plan(experiment_of(name=name)).ports() for name in ARCHITECTURES]
     assert ports[0]["sensors"] == ports[1]["sensors"]
-    assert len({port for table in ports for port in table.values()}) == 4
+    assert len({port for table in ports for port in table.values()}) == 5
 
 
 def test_the_broker_is_on_the_hub_and_the_standby_on_a_relay() -> None:
@@ -167,7 +166,7 @@ def test_a_flow_has_its_rate() -> None:
     assert sum(record["bytes"] for record in sent) == pytest.approx(100_000, rel=0.03)
 
 
-@pytest.mark.parametrize("name", ["star", "gossip"])
+@pytest.mark.parametrize("name", VARIANTS)
 def test_a_calm_run_delivers_everything(name: str) -> None:
     """Spec to trace on the simulation: each observation reaches the sink and is stored."""
     records = run_records(build_plan(experiment_of(name=name)))

@@ -1,7 +1,7 @@
 """Which real IP packets carry observations: what the ether asks to split its bytes into payload and control.
 
 The simulation knows its messages; on real links a packet has to be recognized by its bytes. IPv4 (RFC 791),
-UDP (RFC 768), TCP (RFC 9293), MQTT 5 §2.1.1, CoAP (RFC 7252).
+UDP (RFC 768), TCP (RFC 9293), MQTT 5 §2.1.1.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from functools import partial
 from underlay.messages import Message, Protocol
 
 _TCP, _UDP = 6, 17
-_CONTENT = 0x45
 _PUBLISH = 0x30
 _LONGEST_CONTROL_BYTES = 100
 """MQTT packets other than PUBLISH are shorter than this here, so a longer segment is part of a PUBLISH."""
@@ -26,16 +25,6 @@ def udp_classifier(port: int, protocol: Protocol) -> partial[bool]:
 def mqtt_classifier(port: int) -> partial[bool]:
     """For MQTT over TCP: segments that begin with a PUBLISH or continue a long one."""
     return partial(_is_publish, port)
-
-
-def coap_classifier(port: int) -> partial[bool]:
-    """For CoAP over UDP: responses 2.05 (Content), block or whole, notification or not (RFC 7252 §3)."""
-    return partial(_is_content, port)
-
-
-def _is_content(port: int, packet: memoryview) -> bool:
-    datagram = _transport(packet, _UDP, port)
-    return datagram is not None and len(datagram) > 9 and datagram[8] >> 6 == 1 and datagram[9] == _CONTENT
 
 
 def _is_udp_payload(port: int, tags: frozenset[int], packet: memoryview) -> bool:
