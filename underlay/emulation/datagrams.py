@@ -56,11 +56,13 @@ class Datagrams:
         """One datagram, or silence."""
         self._transmit(data, [], (ip, port))
 
-    def broadcast(self, port: int, data: bytes) -> None:
-        """One datagram out of every interface."""
-        for index in interfaces():
+    def broadcast(self, port: int, data: bytes) -> int:
+        """One datagram out of every interface; how many those are."""
+        indexes = [index for index, name in socket.if_nameindex() if name != "lo"]
+        for index in indexes:
             info = _PKTINFO.pack(index, self._source, b"\0\0\0\0")
             self._transmit(data, [(socket.IPPROTO_IP, _IP_PKTINFO, info)], ("255.255.255.255", port))
+        return len(indexes)
 
     def close(self) -> None:
         """Release the port."""
@@ -87,8 +89,3 @@ class Datagrams:
                 continue
             if ip != self._ip:  # the kernel gives a sender its own broadcasts
                 self._on_datagram(ip, port, view[:size])
-
-
-def interfaces() -> list[int]:
-    """Indexes of this namespace's interfaces, without the loopback."""
-    return [index for index, name in socket.if_nameindex() if name != "lo"]

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from underlay.clock import DeviceClock
-from underlay.emulation.datagrams import Datagrams, interfaces
+from underlay.emulation.datagrams import Datagrams
 from underlay.emulation.store_sqlite import Disk
 from underlay.emulation.streams import Hello, Streams
 from underlay.emulation.timers import Timers
@@ -329,8 +329,7 @@ class Hosted:
         ip = driver.life.addresses.get(device)
         kind, payload = type(message).__name__, message.carries_payload
         if device == "*" and port is not None:
-            copies = len(interfaces())
-            self._socket().broadcast(port, data)
+            copies = self._socket().broadcast(port, data)
             driver.count(self.plan.name, kind, payload, len(data), 1, copies)
             return
         driver.count(self.plan.name, kind, payload, len(data), driver.hops.get(device, 0))

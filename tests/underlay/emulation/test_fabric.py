@@ -20,6 +20,7 @@ from tests.underlay.emulation.lab import (
     plan,
     run,
 )
+from underlay.emulation import streams
 from underlay.emulation.cleanup import FAILED
 from underlay.emulation.processes import leave_mounts, mount_tmpfs, run_to_end
 from underlay.errors import InputError, RunFailed
@@ -87,6 +88,21 @@ def test_a_crash_is_silence_and_a_restart_finds_what_was_durable(folder: Path) -
     assert [r["n"] for r in started] == [0, len(heard_before)]
     assert [r["incarnation"] for r in records.of("node-started", "c")] == [1, 2]
     assert [r for r in records.noted("FramedAnswer", "a") if r["t"] > down[0]["t"]]
+
+
+def test_without_a_restart_the_peer_learns_of_a_crash_by_a_timeout_only(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "USER_TIMEOUT_MS", 1200)
+    nodes = {"a": lambda: Caller("c/echo", Framed)}
+    records = run(
+        plan(line("abc"), nodes, 4.0, faults=((1.0, Crash("c")),), route_convergence_s=None), folder
+    )
+
+    down = records.noted("down", "a")
+    assert down
+    assert down[0]["t"] > 2.0
+    assert not [r for r in records.noted("FramedAnswer", "a") if r["t"] > 1.1]
 
 
 def test_a_crashed_device_forwards_nothing_until_routes_lead_around_it(folder: Path) -> None:
