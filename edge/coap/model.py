@@ -32,6 +32,7 @@ from edge.coap.messages import (
 from edge.coap.packets import (
     BLOCK_BYTES,
     COAP,
+    WHOLE_BYTES_MAX,
     Block,
     EmptyPacket,
     RequestPacket,
@@ -248,7 +249,7 @@ class ModelEndpoint(Node):
         if not observed:
             self._forget(incoming)
         whole, block = message.representation, None
-        if len(whole.payload) > BLOCK_BYTES:
+        if len(whole.payload) > WHOLE_BYTES_MAX:
             self._cut[incoming.peer, incoming.path] = whole
             ctx.set_timer(("cut", incoming.peer, incoming.path), BLOCKS_KEPT_S)
             whole, block = _block_of(whole, 0)

@@ -19,6 +19,8 @@ Type = Literal["CON", "NON", "ACK", "RST"]
 
 BLOCK_BYTES = 1024
 """The largest block of RFC 7959 over UDP, and what both endpoints use."""
+WHOLE_BYTES_MAX = 1124
+"""Up to here a payload goes without blocks (aiocoap's)."""
 
 _HEADER_BYTES = 4
 _ETAG, _OBSERVE, _URI_PATH, _CONTENT_FORMAT, _MAX_AGE, _BLOCK2 = 4, 6, 11, 12, 14, 23
