@@ -21,6 +21,7 @@ from typing import Literal
 import msgspec
 
 from underlay.emulation.processes import Identity
+from underlay.errors import InputError
 
 FAILED = "FAILED"
 """A file of this name in a run's folder says that the run failed, and why."""
@@ -42,7 +43,8 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
 class Journal:
     """What one run makes. A context manager: on exit everything is removed but the outputs of a finished run.
 
-    An exception other than an interrupt keeps the logs as well, beside a file `FAILED` with its message.
+    A run that failed keeps its logs, beside a file `FAILED` with the reason. After an interrupt, or where the
+    input was wrong, nothing is left.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -98,7 +100,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        failed = isinstance(error, Exception)
+        failed = isinstance(error, Exception) and not isinstance(error, InputError)
         if failed and self.failed_folder is not None and self.failed_folder.is_dir():
             with suppress(OSError):  # a full disk has no room for it
                 (self.failed_folder / FAILED).write_text(f"{error}\n")

@@ -197,6 +197,7 @@ def test_a_program_that_does_not_exist_is_wrong_input(folder: Path) -> None:
     missing = ProgramPlan("missing", ("/no/such/program",))
     with pytest.raises(InputError, match="/no/such/program"):
         run(plan(line("ab"), {}, 1.0, programs={"a": (missing,)}), folder)
+    assert not folder.exists()
 
 
 def test_a_handler_that_raises_fails_the_run_and_keeps_the_logs(folder: Path) -> None:
