@@ -22,9 +22,9 @@ from topologies.experiment import build_experiment, build_plan
 from topologies.fabrics import choose_fabric
 from topologies.feasibility import expected_observations, warnings_of
 from topologies.folders import building, new_folder
+from topologies.graph import hops_from
 from topologies.results import Comparison, Run, load
 from topologies.runner import Say, quiet, run_experiment, write_page
-from topologies.shapes import hops_from
 from topologies.spec import Spec
 from topologies.spec_file import load_spec, naming
 from topologies.topology import build_topology

@@ -130,11 +130,13 @@ def build_plan(experiment: Experiment) -> Plan:
     spec, topology = experiment.spec, experiment.topology
     deployed = deploy_of(experiment.architecture)(experiment)
     common = _workload(experiment)
+    devices = {name: _joined(common.get(name), deployed.devices.get(name)) for name in topology.roles}
+    _check_programs(devices)
     return Plan(
         seed=spec.seed,
         duration_s=spec.duration_s,
         network=topology.network,
-        devices={name: _joined(common.get(name), deployed.devices.get(name)) for name in topology.roles},
+        devices=devices,
         faults=experiment.faults,
         route_convergence_s=None if spec.route_convergence_s == "never" else float(spec.route_convergence_s),
         disk_sync_ms=spec.fabric.disk_sync_ms,
@@ -190,6 +192,18 @@ def _programs(experiment: Experiment) -> dict[str, tuple[ProgramPlan, ...]]:
         for device in experiment.topology.devices(settings.devices, f"program[{n}].devices"):
             found[device] = (*found.get(device, ()), program)
     return found
+
+
+def _check_programs(devices: Mapping[str, DevicePlan]) -> None:
+    for device, plan in devices.items():
+        names = [program.name for program in plan.programs]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(
+                f"{device} would run two programs {twice!r}",
+                key="program",
+                hint="a broker is called mosquitto",
+            )
 
 
 def _joined(common: DevicePlan | None, deployed: DevicePlan | None) -> DevicePlan:

@@ -15,8 +15,9 @@ from typing import Any
 
 import msgspec
 
+from topologies.graph import hops_from, two_disjoint_paths
 from topologies.profiles import device_profile, link_profile, radio_of, unknown
-from topologies.shapes import Edge, Layout, Place, Role, hops_from, two_disjoint_paths
+from topologies.shapes import Edge, Layout, Place, Role
 from topologies.spec import (
     DeviceSettings,
     ExplicitChannel,
@@ -142,6 +143,7 @@ def build_topology(spec: Spec, folder: Path = Path()) -> Topology:
     edges = _edges(spec, layout, cast, covered)
     links, class_channels = _links(spec, edges, places, folder)
     channels += class_channels
+    _check_names(spec, class_channels)
 
     radios = _radios(links, channels)
     network = Network(
@@ -369,6 +371,14 @@ def _device_from_file(place: Place) -> DeviceSettings:
 
 
 # ----------------------------------------------------------------------------------------------------- checks
+
+
+def _check_names(spec: Spec, class_channels: Sequence[Channel]) -> None:
+    taken = {channel.name for channel in class_channels}
+    for n, channel in enumerate(spec.channel):
+        if channel.name in taken:
+            raise InputError(f"there are two channels {channel.name!r}", key=f"channel[{n}].name")
+        taken.add(channel.name)
 
 
 def _check_connected(topology: Topology) -> None:

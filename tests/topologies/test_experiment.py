@@ -156,6 +156,13 @@ def test_traffic_and_programs_are_added_to_the_devices_named() -> None:
     ]
 
 
+def test_a_program_cannot_take_the_brokers_place() -> None:
+    """Two of one name would share a folder."""
+    spec = changed(program=(ProgramSettings(name="mosquitto", devices="*", argv=("true",)),))
+    with pytest.raises(InputError, match="hub would run two programs 'mosquitto'"):
+        build_plan(experiment_of(spec))
+
+
 def test_a_flow_has_its_rate() -> None:
     """1,000 packets of 100 bytes in 10 s at 80 kbit/s, less what the message's own framing makes of it."""
     spec = changed(

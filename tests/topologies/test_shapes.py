@@ -12,6 +12,7 @@ import networkx as nx
 import pytest
 from hypothesis import given, settings
 
+from topologies.graph import hops_from, two_disjoint_paths
 from topologies.shapes import (
     Custom,
     Geometric,
@@ -21,8 +22,6 @@ from topologies.shapes import (
     Shape,
     Star,
     Tree,
-    hops_from,
-    two_disjoint_paths,
 )
 from topologies.spec import ExplicitChannel, ExplicitLink, LinkClass, Links, RadioLinks, Spec
 from topologies.topology import Topology, build_topology
@@ -191,6 +190,13 @@ BAD_NETWORKS = {
     "jitter above the delay": (
         Spec(links=Links(radio=RadioLinks(profile="802.15.4", jitter_ms=20))),
         "links.radio: jitter_ms = 20 exceeds delay_ms = 6.0 (profile 802.15.4)",
+    ),
+    "two channels of one name": (
+        Spec(
+            links=Links(radio=RadioLinks(profile="ble", shared=True)),
+            channel=(ExplicitChannel(name="radio", members=("hub", "relay*"), profile="ble"),),
+        ),
+        "channel[0].name: there are two channels 'radio'",
     ),
     "a channel of one": (
         Spec(channel=(ExplicitChannel(name="air", members="cam1"),)),

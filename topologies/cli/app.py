@@ -290,4 +290,6 @@ def _command() -> str:
 
 
 def _point_to(folder: Path) -> None:
-    print(f"\nreport: {folder / 'report.html'}")
+    print()
+    for page in sorted(folder.glob("report*.html")):
+        print(f"report: {page}")
