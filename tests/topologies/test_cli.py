@@ -11,16 +11,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from typer.testing import CliRunner, Result
 
 import topologies
-from topologies import api, campaign, runner
+from topologies import api, campaign, fabrics, runner
 from topologies.catalogue import TOPICS, examples
 from topologies.cli.app import app
 from topologies.cli.settings import parse_settings
-from underlay.errors import InputError
+from topologies.spec import Spec
+from underlay.errors import InputError, Unavailable
 
 ROOT = Path(__file__).parents[2]
 
@@ -191,6 +193,35 @@ def test_help_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert "compare" in done.stdout
     assert ast.literal_eval(done.stderr) == []
+
+
+@pytest.fixture
+def no_mininet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that cannot emulate."""
+
+    def probe(_: Spec) -> NoReturn:
+        raise Unavailable("no /dev/net/tun", hint="modprobe tun")
+
+    monkeypatch.setattr(fabrics, "_probe_mininet", probe)
+
+
+@pytest.mark.usefixtures("no_mininet")
+def test_auto_falls_back_and_says_so() -> None:
+    """In the table, and with the reason on stderr."""
+    topologies.new("garden")
+    result = birdhouse("compare", "garden.toml", "--fabric", "auto", "-a", "gossip")
+    assert result.exit_code == 0, result.output
+    assert "SIMULATED" in result.stdout
+    assert "Mininet is not possible here: no /dev/net/tun (modprobe tun)" in result.stderr
+
+
+@pytest.mark.usefixtures("no_mininet")
+def test_mininet_asked_for_by_name_is_never_replaced() -> None:
+    """Exit code 2, and what would make it possible."""
+    topologies.new("garden")
+    result = birdhouse("compare", "garden.toml", "--fabric", "mininet")
+    assert (result.exit_code, result.stderr) == (2, "birdhouse: no /dev/net/tun (modprobe tun)\n")
+    assert [path.name for path in Path.cwd().iterdir()] == ["garden.toml"]
 
 
 @contextmanager
