@@ -20,6 +20,8 @@ MISSING_MAX = 1024
 """Items that are tracked at a time; the next digest names those beyond it again."""
 QUEUEING_S = 0.1
 """Delay above the least seen that a neighbour's answers may have before less is asked of it at a time."""
+WHATEVER = -1
+"""In the place of a chunk: the item, or an Offer of it."""
 _TRIES_MAX = 8
 _WINDOW_MIN = 2.0
 _SHARE = 0.1
@@ -97,7 +99,7 @@ class Missing:
         self.sources: dict[str, None] = {}
         """Who has it, who is to be asked next first."""
         self.asked: dict[int, tuple[str, float]] = {}
-        """Chunk (-1: whatever it is) -> of whom, and when."""
+        """Chunk, or WHATEVER -> of whom, and when."""
         self.waiting: dict[int, dict[str, None]] = {}
         """Chunk -> neighbours that get it as soon as it is here."""
         self.tries = 0
@@ -119,23 +121,23 @@ class Fetch:
 
     def announced(self, items: Iterable[ItemId], peer: str, now: float, hold_s: float) -> None:
         """`peer` has items that are not whole here; the tree gets `hold_s` to bring them."""
-        for id in items:
-            missing = self.missing.get(id)
+        for key in items:
+            missing = self.missing.get(key)
             if missing is None:
                 if len(self.missing) >= MISSING_MAX:
                     self.overflowed[peer] = None
                     return
-                missing = self.missing[id] = Missing(now, now + hold_s)
+                missing = self.missing[key] = Missing(now, now + hold_s)
             missing.sources[peer] = None
 
     def offered(
-        self, id: ItemId, peer: str, count: int, hops: int, now: float, hold_s: float = 0.0
+        self, key: ItemId, peer: str, count: int, hops: int, now: float, hold_s: float = 0.0
     ) -> Missing | None:
         """`peer` has, or is getting, a large item; it, if that is news."""
-        missing = self.missing.get(id)
+        missing = self.missing.get(key)
         if missing is None:
-            missing = self.missing[id] = Missing(now, now + hold_s)
-        missing.asked.pop(-1, None)
+            missing = self.missing[key] = Missing(now, now + hold_s)
+        self._release(missing, WHATEVER, peer, now)
         missing.sources[peer] = None
         if missing.count:
             return None
@@ -143,36 +145,29 @@ class Fetch:
         missing.due_s = now + hold_s
         return missing
 
-    def arrived(self, id: ItemId, chunk: int, peer: str, now: float, hold_s: float = 0.0) -> None:
+    def arrived(self, key: ItemId, chunk: int, peer: str, now: float, hold_s: float = 0.0) -> None:
         """A part came, whether it was asked for or not."""
-        missing = self.missing.get(id)
+        missing = self.missing.get(key)
         if missing is None:
             return
-        key = chunk if chunk in missing.asked else -1
-        asked = missing.asked.pop(key, None)
-        if asked is not None:
-            whom, asked_s = asked
-            source = self.sources[whom]
-            source.asked -= 1
-            if whom == peer:
-                source.answered(now - asked_s, self._window_max)
+        if self._release(missing, chunk if chunk in missing.asked else WHATEVER, peer, now):
             missing.tries = 0
             missing.due_s = now
         else:
             # Somebody else's asking brings it here too (a channel): no need to ask as well.
             missing.due_s = max(missing.due_s, now + hold_s)
 
-    def by_tree(self, id: ItemId, now: float) -> None:
+    def by_tree(self, key: ItemId, now: float) -> None:
         """A small item came along the tree."""
         self.strain -= _SHARE * self.strain
-        missing = self.missing.get(id)
+        missing = self.missing.get(key)
         if missing is not None:
             self.lateness.add(now - missing.announced_s)
-            self.done(id)
+            self.done(key)
 
-    def done(self, id: ItemId) -> None:
+    def done(self, key: ItemId) -> None:
         """The item is whole here, or given up."""
-        missing = self.missing.pop(id, None)
+        missing = self.missing.pop(key, None)
         if missing is not None:
             for whom, _ in missing.asked.values():
                 self.sources[whom].asked -= 1
@@ -181,15 +176,15 @@ class Fetch:
         """What to ask of whom, now. Small items first; each large one of one neighbour at a time."""
         self._expire(now)
         wants: dict[str, list[Want]] = {}
-        due = [(id, missing) for id, missing in self.missing.items() if missing.due_s <= now]
-        for id, missing in sorted(due, key=lambda entry: entry[1].count > 1):
+        due = [(key, missing) for key, missing in self.missing.items() if missing.due_s <= now]
+        for key, missing in sorted(due, key=lambda entry: entry[1].count > 1):
             for peer in missing.sources:
                 source = self.sources.get(peer)
                 if source is None:
                     source = self.sources[peer] = Source()
                 room = int(source.window) - source.asked
                 if room > 0 and len(wants.get(peer, ())) < WANTS_MAX:
-                    asked = self._ask(id, missing, peer, source, room, now, holdings)
+                    asked = self._ask(key, missing, peer, source, room, now, holdings)
                     if asked is not None:
                         wants.setdefault(peer, []).append(asked)
                     break
@@ -208,7 +203,7 @@ class Fetch:
 
     def _ask(
         self,
-        id: ItemId,
+        key: ItemId,
         missing: Missing,
         peer: str,
         source: Source,
@@ -217,10 +212,10 @@ class Fetch:
         holdings: Holdings,
     ) -> Want | None:
         if missing.count <= 1:
-            chunks = [-1]
+            chunks = [WHATEVER]
             self.strain += _SHARE * (1.0 - self.strain)
         else:
-            begun = holdings.items.get(id)
+            begun = holdings.items.get(key)
             absent = range(missing.count) if begun is None else begun.missing()
             chunks = [chunk for chunk in absent if chunk not in missing.asked][:room]
         for chunk in chunks:
@@ -230,12 +225,22 @@ class Fetch:
         missing.due_s = inf
         if not chunks:
             return None
-        bits = 0 if chunks == [-1] else sum(1 << chunk for chunk in chunks)
-        return Want(id, bits.to_bytes((bits.bit_length() + 7) // 8, "little"))
+        bits = 0 if chunks == [WHATEVER] else sum(1 << chunk for chunk in chunks)
+        return Want(key, bits.to_bytes((bits.bit_length() + 7) // 8, "little"))
+
+    def _release(self, missing: Missing, place: int, peer: str, now: float) -> bool:
+        """What was asked for came, from `peer`; whether it was asked for."""
+        asked = missing.asked.pop(place, None)
+        if asked is not None:
+            whom, asked_s = asked
+            self.sources[whom].asked -= 1
+            if whom == peer:
+                self.sources[whom].answered(now - asked_s, self._window_max)
+        return asked is not None
 
     def _expire(self, now: float) -> None:
         failed: dict[str, None] = {}
-        for id, missing in list(self.missing.items()):
+        for key, missing in list(self.missing.items()):
             late = [
                 (chunk, whom)
                 for chunk, (whom, asked_s) in missing.asked.items()
@@ -251,6 +256,6 @@ class Fetch:
                 missing.due_s = now
             missing.tries += bool(late)
             if missing.tries > _TRIES_MAX:
-                self.done(id)
+                self.done(key)
         for whom in failed:
             self.sources[whom].failed()

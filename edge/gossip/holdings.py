@@ -25,16 +25,39 @@ _ITEM_BYTES = 300
 class Stream:
     """One stream as known here."""
 
-    __slots__ = ("changed_s", "floor", "hash", "held", "seed")
+    __slots__ = ("_digest", "changed_s", "floor", "hash", "held", "id", "seed")
 
-    def __init__(self, id: StreamId) -> None:
+    def __init__(self, key: StreamId) -> None:
+        self.id = key
         self.held = Intervals()
         self.floor = 0
         """Items below it were evicted."""
         self.changed_s = 0.0
         self.hash = 0
-        """Of the set of numbers held: the exclusive or of a hash of each."""
-        self.seed = crc32(f"{id.device}\x1f{id.epoch}".encode())
+        """Of the set of numbers held: the exclusive or of a mark of each."""
+        self.seed = crc32(f"{key.device}\x1f{key.epoch}".encode())
+
+        self._digest: StreamDigest | None = None
+
+    def add(self, number: int, now: float) -> int:
+        """A number is held from now on; its mark."""
+        self.held.add(number)
+        self.changed_s = now
+        self._digest = None
+        mark = self.hash_of(number)
+        self.hash ^= mark
+        return mark
+
+    def evict(self, number: int) -> None:
+        """A number cannot be given any more, nor any below it."""
+        self.floor = max(self.floor, number + 1)
+        self._digest = None
+
+    def digest(self) -> StreamDigest:
+        """What a neighbour is told of it."""
+        if self._digest is None:
+            self._digest = StreamDigest(self.id, self.floor, self.held.bounds(BOUNDS_MAX))
+        return self._digest
 
     def hash_of(self, number: int) -> int:
         """32 bits; the finalizer of MurmurHash3 spreads neighbouring numbers."""
@@ -108,19 +131,19 @@ class Holdings:
         begun = self.items.get(item)
         return begun is not None and chunk < len(begun.chunks) and begun.chunks[chunk] is not None
 
-    def add(self, id: ItemId, chunk: int, count: int, data: bytes, now: float) -> Item | None:
+    def add(self, key: ItemId, chunk: int, count: int, data: bytes, now: float) -> Item | None:
         """Take a chunk that `has` denied; the item if that completed it, else None. What contradicts the
         chunks that are here changes nothing."""
-        item = self.items.get(id)
+        item = self.items.get(key)
         if item is None:
-            item = self.items[id] = Item(count, now)
+            item = self.items[key] = Item(count, now)
             self.bytes += item.size_bytes
         if len(item.chunks) != count or chunk >= count:
             return None
         item.put(chunk, data, now)
         self.bytes += len(data)
         if item.whole:
-            self._complete(id, now)
+            self._complete(key, now)
         if self.bytes > self._bytes_max:
             self._evict()
         return item if item.whole else None
@@ -132,18 +155,26 @@ class Holdings:
     def changed_since(self, t_s: float, at_most: int) -> list[StreamId]:
         """Those that changed after `t_s`, newest change first."""
         newest = islice(reversed(self._streams.items()), at_most)
-        return [id for id, stream in newest if stream.changed_s > t_s]
+        return [key for key, stream in newest if stream.changed_s > t_s]
 
     def digest(self, streams: Collection[StreamId]) -> tuple[StreamDigest, ...]:
         """What is known of those streams."""
-        known = [(id, self._streams[id]) for id in streams]
-        return tuple(StreamDigest(id, stream.floor, stream.held.bounds(BOUNDS_MAX)) for id, stream in known)
+        return tuple([self._streams[key].digest() for key in streams])
+
+    def differing(self, theirs: Collection[StreamDigest]) -> list[StreamDigest]:
+        """Those of a peer's digests that say other than what would be said here."""
+        streams = self._streams
+        return [
+            their
+            for their in theirs
+            if (mine := streams.get(their.stream)) is None or mine.digest().bounds != their.bounds
+        ]
 
     def rest(self, listed: Collection[StreamId]) -> int:
         """Hash of everything but the listed streams."""
         rest = self.hash
-        for id in listed:
-            stream = self._streams.get(id)
+        for key in listed:
+            stream = self._streams.get(key)
             if stream is not None:
                 rest ^= stream.hash
         return rest
@@ -152,60 +183,51 @@ class Holdings:
         """Whether a peer whose `rest` that is holds the same of the streams it did not list, apart from what
         came here after `since_s` and may be on its way there."""
         difference = rest ^ self.rest(listed)
-        for t_s, stream, hash in reversed(self._recent):
+        for t_s, stream, mark in reversed(self._recent):
             if not difference or t_s < since_s:
                 break
             if stream not in listed:
-                difference ^= hash
+                difference ^= mark
         return not difference
 
     def lacking(self, theirs: StreamDigest) -> Iterator[ItemId]:
         """Items that the peer can give and that are not whole here, ascending."""
         stream = self._streams.get(theirs.stream)
-        if stream is None:
-            mine = _NOTHING
-        elif stream.held.bounds(BOUNDS_MAX) == theirs.bounds:
-            return
-        else:
-            mine = stream.held
+        mine = _NOTHING if stream is None else stream.held
         for number in Intervals(theirs.bounds).minus(mine, theirs.floor):
             yield ItemId(theirs.stream, number)
 
     def surplus(self, theirs: StreamDigest) -> Iterator[tuple[ItemId, Item]]:
         """Items that are whole here and that the peer does not know, ascending."""
         stream = self._streams.get(theirs.stream)
-        if stream is None or stream.held.bounds(BOUNDS_MAX) == theirs.bounds:
-            return
-        for number in stream.held.minus(Intervals(theirs.bounds), stream.floor):
-            id = ItemId(theirs.stream, number)
-            item = self.items.get(id)
-            if item is not None and item.whole:
-                yield id, item
+        if stream is not None:
+            for number in stream.held.minus(Intervals(theirs.bounds), stream.floor):
+                key = ItemId(theirs.stream, number)
+                item = self.items.get(key)
+                if item is not None and item.whole:
+                    yield key, item
 
-    def _complete(self, id: ItemId, now: float) -> None:
-        stream = self._streams.get(id.stream)
+    def _complete(self, key: ItemId, now: float) -> None:
+        stream = self._streams.get(key.stream)
         if stream is None:
-            stream = self._streams[id.stream] = Stream(id.stream)
+            stream = self._streams[key.stream] = Stream(key.stream)
             if len(self._streams) > STREAMS_KNOWN_MAX:
                 _, forgotten = self._streams.popitem(last=False)
                 self.hash ^= forgotten.hash
         else:
-            self._streams.move_to_end(id.stream)
-        stream.held.add(id.number)
-        stream.changed_s = now
-        hash = stream.hash_of(id.number)
-        stream.hash ^= hash
-        self.hash ^= hash
-        self._recent.append((now, id.stream, hash))
+            self._streams.move_to_end(key.stream)
+        mark = stream.add(key.number, now)
+        self.hash ^= mark
+        self._recent.append((now, key.stream, mark))
 
     def _evict(self) -> None:
         while self.bytes > self._bytes_max and len(self.items) > 1:
-            id, item = self.items.popitem(last=False)
+            key, item = self.items.popitem(last=False)
             self.bytes -= item.size_bytes
             self.evicted += 1
-            stream = self._streams.get(id.stream)
+            stream = self._streams.get(key.stream)
             if stream is not None and item.whole:
-                stream.floor = max(stream.floor, id.number + 1)
+                stream.evict(key.number)
 
 
 _NOTHING = Intervals()

@@ -152,65 +152,65 @@ class GossipPeer(Node):
         if len(chunks) > CHUNKS_MAX:
             ctx.emit(Discarded(str(observation.id), "too-large"))
             return
-        id = ItemId(self._stream, self._told)
+        key = ItemId(self._stream, self._told)
         self._told += 1
         for index, chunk in enumerate(chunks):
-            self.holdings.add(id, index, len(chunks), chunk, ctx.now)
+            self.holdings.add(key, index, len(chunks), chunk, ctx.now)
         if len(chunks) == 1:
-            self._push(ctx, Gossip(id, 0, 1, 1, True, data), None)
+            self._push(ctx, Gossip(key, 0, 1, 1, True, data), None)
         else:
-            self._push(ctx, Offer(id, len(chunks), 1, True), None)
+            self._push(ctx, Offer(key, len(chunks), 1, True), None)
         self._news(ctx)
         if self.config.deliver_to:
             ctx.send(address(ctx.device, self.config.deliver_to), Observed(observation))
 
     def _on_gossip(self, ctx: Context, peer: str, gossip: Gossip) -> None:
-        now, id = ctx.now, gossip.item
+        now, key = ctx.now, gossip.item
         self._heard(peer, now)
         self._watch_by(ctx, self.tree.fed(peer, now))
-        if self.holdings.has(id, gossip.chunk):
+        if self.holdings.has(key, gossip.chunk):
             if gossip.eager:
-                self._on_redundant(ctx, peer, id)
+                self._on_redundant(ctx, peer, key)
             return
-        whole = self.holdings.add(id, gossip.chunk, gossip.count, gossip.data, now)
+        whole = self.holdings.add(key, gossip.chunk, gossip.count, gossip.data, now)
         if gossip.count == 1:
             self._on_news_from(ctx, peer, gossip.eager, gossip.hops)
             if gossip.eager:
-                self.fetch.by_tree(id, now)
+                self.fetch.by_tree(key, now)
             else:
-                self.fetch.arrived(id, 0, peer, now)
+                self.fetch.arrived(key, 0, peer, now)
             # What was repaired overtook the tree: where it goes on, it says nothing about edges.
-            self._push(ctx, Gossip(id, 0, 1, gossip.hops + 1, gossip.eager, gossip.data), peer)
+            self._push(ctx, Gossip(key, 0, 1, gossip.hops + 1, gossip.eager, gossip.data), peer)
         else:
             self._on_chunk(ctx, peer, gossip)
         if whole is not None:
             whole.hops = gossip.hops
             whole.eager = gossip.eager
-            self.fetch.done(id)
+            self.fetch.done(key)
             self._news(ctx)
             self._deliver(ctx, whole)
 
     def _on_chunk(self, ctx: Context, peer: str, gossip: Gossip) -> None:
-        id = gossip.item
-        missing = self.fetch.missing.get(id)
+        key = gossip.item
+        missing = self.fetch.missing.get(key)
         if missing is not None:
             for waiting in missing.waiting.pop(gossip.chunk, ()):
-                self._send_part(ctx, waiting, id, gossip.chunk, gossip.count, gossip.hops + 1, gossip.data)
-        self.fetch.arrived(id, gossip.chunk, peer, ctx.now, self._hold_s(ctx, peer, 0.3))
+                self._send_part(ctx, waiting, key, gossip.chunk, gossip.count, gossip.hops + 1, gossip.data)
+        self.fetch.arrived(key, gossip.chunk, peer, ctx.now, self._hold_s(ctx, peer, 0.3))
         self._fetch(ctx)
 
     def _on_offer(self, ctx: Context, peer: str, offer: Offer) -> None:
-        id = offer.item
+        key = offer.item
         self._watch_by(ctx, self.tree.fed(peer, ctx.now))
-        if not self.holdings.whole(id):
+        if not self.holdings.whole(key):
             hold_s = self._hold_s(ctx, peer, 0.1)
-            if self.fetch.offered(id, peer, offer.count, offer.hops, ctx.now, hold_s) is not None:
+            if self.fetch.offered(key, peer, offer.count, offer.hops, ctx.now, hold_s) is not None:
                 self._on_news_from(ctx, peer, offer.eager, offer.hops)
-                self._push(ctx, Offer(id, offer.count, offer.hops + 1, offer.eager), peer)
+                self._push(ctx, Offer(key, offer.count, offer.hops + 1, offer.eager), peer)
                 self._fetch(ctx)
                 return
         if offer.eager:
-            self._on_redundant(ctx, peer, id)
+            self._on_redundant(ctx, peer, key)
 
     def _push(self, ctx: Context, message: Gossip | Offer, source: str | None) -> None:
         """Along the tree, and on the channel if anybody there needs it from here."""
@@ -232,10 +232,10 @@ class GossipPeer(Node):
         elif peer not in self.tree.eager and self.tree.any_asked():
             self._helpers[peer] = self._helpers.get(peer, 0) + 1
 
-    def _on_redundant(self, ctx: Context, peer: str, id: ItemId) -> None:
+    def _on_redundant(self, ctx: Context, peer: str, key: ItemId) -> None:
         """Along the tree came what is here already: where the tree brought it before, the edge closes a cycle."""
-        first = self.holdings.items.get(id) or self.fetch.missing.get(id)
-        if first is None or not first.eager or not self.tree.may_prune(id):
+        first = self.holdings.items.get(key) or self.fetch.missing.get(key)
+        if first is None or not first.eager or not self.tree.may_prune(key):
             return
         if peer in self.relay.peers:
             if self.relay.redundant(peer):
@@ -366,7 +366,8 @@ class GossipPeer(Node):
         if peer in self.tree.edges and peer not in self.tree.eager and self.tree.any_asked():
             self._helpers.setdefault(peer, 0)
         before = len(fetch.missing)
-        for theirs in ihave.streams:
+        differing = self.holdings.differing(ihave.streams)
+        for theirs in differing:
             fetch.announced(self.holdings.lacking(theirs), peer, now, hold_s)
         listed = {theirs.stream: None for theirs in ihave.streams}
         grace_s = max(1e-3 * ihave.late_ms, fetch.lateness.limit_s)
@@ -377,7 +378,7 @@ class GossipPeer(Node):
             else:
                 self._news(ctx)
         else:
-            told_all = self._tell(ctx, peer, ihave.streams, 0.0 if ihave.answer else grace_s)
+            told_all = self._tell(ctx, peer, differing, 0.0 if ihave.answer else grace_s)
             if ihave.answer or not (agrees and told_all):
                 self._reply(ctx, peer, listed, at_once=ihave.answer)
         self._fetch_by(ctx, fetch.next_due_s())
@@ -387,11 +388,11 @@ class GossipPeer(Node):
         budget = 4 * self.config.part_bytes
         behind = 0
         for theirs in streams:
-            for id, item in self.holdings.surplus(theirs):
+            for key, item in self.holdings.surplus(theirs):
                 if ctx.now - item.since_s >= grace_s:
                     if budget <= 0:
                         return False
-                    budget -= self._send_item(ctx, peer, id, item)
+                    budget -= self._send_item(ctx, peer, key, item)
                     behind += ctx.now - item.since_s >= 2 * grace_s
         if behind >= BEHIND and grace_s and peer not in self.tree.eager:
             self._attach(ctx, peer, ask=True)
@@ -429,42 +430,42 @@ class GossipPeer(Node):
 
     def _serve(self, ctx: Context, peer: str, want: Want, at_most: int) -> int:
         """Send what is here of what is wanted, note who wants what is on its way; how much was sent."""
-        id = want.item
-        item = self.holdings.items.get(id)
-        missing = self.fetch.missing.get(id)
+        key = want.item
+        item = self.holdings.items.get(key)
+        missing = self.fetch.missing.get(key)
         if not want.chunks:
             if item is not None and item.whole:
-                self._send_item(ctx, peer, id, item)
+                self._send_item(ctx, peer, key, item)
             elif missing is not None and missing.count:
-                ctx.send(self._at(peer), Offer(id, missing.count, missing.hops + 1, False))
+                ctx.send(self._at(peer), Offer(key, missing.count, missing.hops + 1, False))
             return 1
         sent = 0
         for chunk in islice(_bits(want.chunks), at_most):
             data = item.chunks[chunk] if item is not None and chunk < len(item.chunks) else None
             if item is not None and data is not None:
-                self._send_part(ctx, peer, id, chunk, len(item.chunks), item.hops + 1, data)
+                self._send_part(ctx, peer, key, chunk, len(item.chunks), item.hops + 1, data)
                 sent += 1
             elif missing is not None and chunk < missing.count:
                 missing.waiting.setdefault(chunk, {})[peer] = None
         return sent
 
-    def _send_item(self, ctx: Context, peer: str, id: ItemId, item: Item) -> int:
+    def _send_item(self, ctx: Context, peer: str, key: ItemId, item: Item) -> int:
         """The item, or an Offer of it where it is large; returns its bytes."""
         data = item.chunks[0]
         if len(item.chunks) == 1 and data is not None:
-            ctx.send(self._at(peer), Gossip(id, 0, 1, item.hops + 1, False, data))
+            ctx.send(self._at(peer), Gossip(key, 0, 1, item.hops + 1, False, data))
             return len(data)
-        ctx.send(self._at(peer), Offer(id, len(item.chunks), item.hops + 1, False))
+        ctx.send(self._at(peer), Offer(key, len(item.chunks), item.hops + 1, False))
         return 64
 
     def _send_part(
-        self, ctx: Context, peer: str, id: ItemId, chunk: int, count: int, hops: int, data: bytes
+        self, ctx: Context, peer: str, key: ItemId, chunk: int, count: int, hops: int, data: bytes
     ) -> None:
         """A chunk that was asked for: on a channel for everybody, once in a while."""
-        part = Gossip(id, chunk, count, hops, False, data)
+        part = Gossip(key, chunk, count, hops, False, data)
         if peer not in self.relay.peers:
             ctx.send(self._at(peer), part)
-        elif self.relay.sends(id, chunk, ctx.now):
+        elif self.relay.sends(key, chunk, ctx.now):
             ctx.send(in_range(self._name), part)
 
     def _fetch(self, ctx: Context) -> None:

@@ -30,6 +30,7 @@ SILENCE_MIN_S = 0.3
 SILENCE_MAX_S = 10.0
 RETRY_MIN_S = 1.0
 RETRY_MAX_S = 60.0
+PRUNING_ONE_IN_MAX = 1024
 PRUNING_S = 2.0
 """Mean time between items that prune; many times what an item takes to reach everybody."""
 _GAP_WEIGHT = 1 / 32
@@ -66,7 +67,8 @@ class Edge:
 
     def silence_max_s(self) -> float:
         """How long it may say nothing before that is suspicious."""
-        return min(SILENCE_MAX_S, max(SILENCE_MIN_S, PATIENCE * self.gap_s) * 2**self.quiet)
+        patient_s: float = max(SILENCE_MIN_S, PATIENCE * self.gap_s) * 2**self.quiet
+        return min(SILENCE_MAX_S, patient_s)
 
 
 class Tree:
@@ -106,7 +108,7 @@ class Tree:
         prune. So only one item in 1, 2, 4, ... may, as all agree: one in `PRUNING_S`, on average.
         """
         one_in = 1
-        while one_in * self._item_gap_s < PRUNING_S:
+        while one_in * self._item_gap_s < PRUNING_S and one_in < PRUNING_ONE_IN_MAX:
             one_in *= 2
         return not ((item.stream.epoch + item.number) * 0x9E3779B1 & 0xFFFFFFFF) >> 12 & one_in - 1
 
