@@ -64,8 +64,8 @@ class ProxyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     budget_bytes: int = 2_000_000
     stale_on_error: bool = True
     """Serve what is no longer fresh, with Max-Age 0, where no parent answers."""
-    ack_timeout_s: float = 0.5
-    """Between the first transmission of a message and the second, at least: above the round trip."""
+    tuning: Tuning = Tuning()
+    """Its acknowledgement timeout should be just above the round trip to a parent."""
     probe_s: float = 1.5
     """A parent that has not even acknowledged for so long is avoided, where there is another."""
     avoid_s: float = 5.0
@@ -79,16 +79,6 @@ class ProxyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """For the answer that begins an observation."""
     transfer_patience_s: float = 60.0
     """For any other, with all its blocks."""
-
-    @property
-    def renewal(self) -> Tuning:
-        """For what is asked again soon anyway."""
-        return Tuning(self.ack_timeout_s, max_retransmit=2)
-
-    @property
-    def transfer(self) -> Tuning:
-        """For what would have to begin anew."""
-        return Tuning(self.ack_timeout_s, max_retransmit=4)
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -278,8 +268,7 @@ class Proxy:
         etag = stored.representation.etag if stored and stored.representation.code == CONTENT else None
         observe = bool(pursuit.observers)
         config = self._config
-        tuning = config.renewal if observe else config.transfer
-        ctx.send(ENDPOINT, Get(token, parent, pursuit.path, etag, observe, tuning))
+        ctx.send(ENDPOINT, Get(token, parent, pursuit.path, etag, observe, config.tuning))
         patience_s = config.renewal_patience_s if observe else config.transfer_patience_s
         ctx.set_timer(("patience", token), patience_s)
         if len(untried) > 1:
@@ -361,7 +350,7 @@ class Proxy:
             return
         if not observed:
             self._asked_for.pop(client, None)
-        ctx.send(ENDPOINT, Respond(client, representation, observed, self._config.transfer))
+        ctx.send(ENDPOINT, Respond(client, representation, observed, self._config.tuning))
 
     def _count(self, ctx: Context, path: Path, outcome: str, age_s: float, lifetime_s: float) -> None:
         if self._config.serves:

@@ -156,7 +156,7 @@ class AiocoapBinding:
             exchange, tuple(request.opt.uri_path), tuple(request.opt.etags), request.opt.observe == 0
         )
         self._host.deliver(self._server, asked)
-        goes_on, notifications = True, 0
+        goes_on, notifications, confirmed_s = True, 0, 0.0
         try:
             while goes_on:
                 respond = await answers.get()
@@ -164,6 +164,10 @@ class AiocoapBinding:
                 response = await self._first_block(request, respond)
                 if goes_on:
                     response.opt.observe = notifications
+                    recently = self._loop.time() - confirmed_s < respond.tuning.confirm_interval_s
+                    response.transport_tuning.reliability = not (notifications and recently)
+                    if response.transport_tuning.reliability:
+                        confirmed_s = self._loop.time()
                     notifications += 1
                 pipe.add_response(response, is_last=not goes_on)
         finally:

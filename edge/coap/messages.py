@@ -58,6 +58,9 @@ class Tuning(msgspec.Struct, frozen=True):
     ack_timeout_s: float = 2.0
     ack_random_factor: float = 1.5
     max_retransmit: int = 4
+    confirm_interval_s: float = 0.0
+    """A notification is confirmable where this long none was: between those, a lost one is not missed, as the
+    next says all that it did (RFC 7641 §4.5)."""
 
 
 class Representation(msgspec.Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 Owns requests and responses on both sides, tokens, piggy-backed and separate responses, observations and
 block-wise transfers; the message layer below is `exchanges`. It does as aiocoap does where the standards
-leave a choice: notifications are confirmable; a peer that does not acknowledge loses all that is under way
+leave a choice: a peer that does not acknowledge loses all that is under way
 with it, requests and observations both ways; an observation that is not wanted any more is refused with RST
 at its next notification; the further blocks of a representation are served from what the first was cut from.
 
@@ -79,6 +79,8 @@ class Incoming(msgspec.Struct):
     """The response can still travel with the acknowledgement."""
     observe: bool
     notifications: int = 0
+    confirmed_s: float = 0.0
+    """When a notification was last sent confirmable, or with an acknowledgement."""
 
 
 class ModelEndpoint(Node):
@@ -272,10 +274,15 @@ class ModelEndpoint(Node):
             packet = response_packet("ACK", incoming.mid, token, representation, observe, block)
             self._layer.remember(peer, incoming.mid, packet)
             ctx.send(peer, packet)
+        elif observe and ctx.now - incoming.confirmed_s < tuning.confirm_interval_s:
+            mid = self._layer.next_mid()
+            ctx.send(peer, response_packet("NON", mid, token, representation, observe, block))
+            return
         else:
             mid = self._layer.next_mid()
             packet = response_packet("CON", mid, token, representation, observe, block)
             self._layer.send_confirmable(ctx, peer, packet, tuning)
+        incoming.confirmed_s = ctx.now
 
     def _serve_block(self, ctx: Context, peer: Address, packet: RequestPacket, block: Block) -> None:
         whole = self._cut.get((peer, packet.path))

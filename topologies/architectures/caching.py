@@ -31,8 +31,12 @@ FALLBACKS_MAX = 2
 """Caches that a device turns to before it asks the birdhouse itself, beside the first."""
 CLIENT_BUDGET_BYTES = 64_000
 """Of a device that asks for itself only: what it needs to validate."""
-ACK_TIMEOUT_S_MIN = 0.5
-PROBE_ACK_TIMEOUTS = 3.0
+ACK_TIMEOUT_S_MIN = 0.2
+PROBE_ACK_TIMEOUTS = 5.0
+PROBE_S_MIN = 1.0
+CONFIRM_INTERVAL_S = 5.0
+MAX_RETRANSMIT = 3
+"""One less than RFC 7252's: whoever gives up earlier asks another cache earlier."""
 FRESH_PERIODS = 2.0
 FRESH_S_MAX = 10.0
 """Max-Age is two periods of the sensor, so that one observation may be late, and not much longer for slow
@@ -51,7 +55,9 @@ def deploy(experiment: Experiment) -> Deployment:
         for device in experiment.topology.roles
         if device in caches or device in experiment.subscribers
     }
-    ack_timeout_s = _ack_timeout_s(ways, parents)
+    tuning = Tuning(
+        _ack_timeout_s(ways, parents), max_retransmit=MAX_RETRANSMIT, confirm_interval_s=CONFIRM_INTERVAL_S
+    )
     endpoint = BindingPlan(ENDPOINT, partial(ModelEndpoint, NAME), partial(_aiocoap, NAME), PORT)
     devices = {}
     for device in experiment.topology.roles:
@@ -64,12 +70,10 @@ def deploy(experiment: Experiment) -> Deployment:
                 serves=device in caches,
                 budget_bytes=options.budget_bytes if device in caches else CLIENT_BUDGET_BYTES,
                 stale_on_error=options.stale_on_error,
-                ack_timeout_s=ack_timeout_s,
-                probe_s=PROBE_ACK_TIMEOUTS * ack_timeout_s,
+                tuning=tuning,
+                probe_s=max(PROBE_S_MIN, PROBE_ACK_TIMEOUTS * tuning.ack_timeout_s),
             ),
-            origin=OriginConfig(_max_age_s(options, sensors), tuning=Tuning(ack_timeout_s))
-            if sensors
-            else None,
+            origin=OriginConfig(_max_age_s(options, sensors), tuning=tuning) if sensors else None,
             collector=CollectorConfig(
                 sources=tuple(parents[device]),
                 observe=options.observe,
@@ -142,7 +146,7 @@ def _ack_timeout_s(ways: Ways, parents: dict[str, dict[str, tuple[str, ...]]]) -
         (device, first): None for device, by_source in parents.items() for first, *_ in by_source.values()
     }
     slowest_s = max((ways.round_trip_s(device, parent) for device, parent in pairs), default=0.0)
-    return max(ACK_TIMEOUT_S_MIN, EMPTY_ACK_DELAY_S + 2.0 * slowest_s)
+    return max(ACK_TIMEOUT_S_MIN, EMPTY_ACK_DELAY_S + 1.5 * slowest_s)
 
 
 def _max_age_s(options: CachingOptions, sensors: tuple[SensorConfig, ...]) -> dict[str, int]:
