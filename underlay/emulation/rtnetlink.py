@@ -253,7 +253,12 @@ def delete_address(index: int, address: str, prefix_length: int) -> Request:
 
 
 def set_route(
-    destination: str, *, index: int | None = None, via: str | None = None, source: str | None = None
+    destination: str,
+    *,
+    index: int | None = None,
+    via: str | None = None,
+    source: str | None = None,
+    congestion_control: str | None = None,
 ) -> Request:
     """Send what goes to `destination` out of interface `index`, replacing an earlier route there.
 
@@ -261,6 +266,7 @@ def set_route(
         destination: an address, `"address/prefix length"` or `"default"`.
         via: next hop. With an `index` it is taken to be on that link, whatever the addresses say (onlink).
         source: preferred source address.
+        congestion_control: of the TCP connections that go this way, in place of the machine's default.
     """
     network, prefix_length = _network(destination)
     onlink = via is not None and index is not None
@@ -280,6 +286,8 @@ def set_route(
     body += _ipv4(_RTA_GATEWAY, via) if via is not None else b""
     body += _u32(_RTA_OIF, index) if index is not None else b""
     body += _ipv4(_RTA_PREFSRC, source) if source is not None else b""
+    if congestion_control is not None:
+        body += _nest(_RTA_METRICS, _attribute(_RTAX_CC_ALGO, congestion_control.encode() + b"\0"))
     hop = f" via {via}" if via is not None else ""
     return Request(
         _RTM_NEWROUTE, _NLM_F_CREATE | _NLM_F_REPLACE, body, f"route {destination}{hop} dev {index}"
@@ -445,7 +453,8 @@ _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER, _IFLA_INET_CONF = 1, 2, 1, 1
 _IFLA_BR_FORWARD_DELAY, _IFLA_BR_STP_STATE, _IFLA_BR_MCAST_SNOOPING = 1, 5, 23
 _IFLA_INET6_ADDR_GEN_MODE, _IN6_ADDR_GEN_MODE_NONE = 8, 1
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC = 1, 4, 5, 7
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_METRICS = 1, 4, 5, 7, 8
+_RTAX_CC_ALGO = 16
 _RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST, _RTNH_F_ONLINK = 254, 4, 1, 4
 _RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK, _RT_SCOPE_NOWHERE = 0, 253, 255
 _NDA_DST, _NDA_LLADDR, _NUD_PERMANENT = 1, 2, 0x80

@@ -30,6 +30,10 @@ from underlay.routes import Routes
 if TYPE_CHECKING:
     from underlay.emulation.net import Network
 
+CONGESTION_CONTROL = "cubic"
+"""Of all TCP between devices: Linux's own default, which the simulation models, whatever this machine's is.
+It goes with the routes, because a namespace may not choose one that the machine reserves."""
+
 RouteTable = Mapping[str, Sequence[tuple[str, str, str]]]
 """For each device `(destination device, next device, own interface's name)`."""
 
@@ -110,7 +114,15 @@ def _set_routes(host: Any, wanted: dict[str, tuple[str, str]]) -> list[Request]:
             via, interface = addresses[hop[0]], host.namespace.index(hop[1])
             # A neighbour is on the link itself; whatever is beyond it goes by it.
             gateway = None if via == destination else via
-            requests.append(set_route(destination, index=interface, via=gateway, source=own))
+            requests.append(
+                set_route(
+                    destination,
+                    index=interface,
+                    via=gateway,
+                    source=own,
+                    congestion_control=CONGESTION_CONTROL,
+                )
+            )
     host.routes = wanted
     return requests
 

@@ -29,6 +29,20 @@ from underlay.plan import ProgramPlan
 
 pytestmark = pytest.mark.emulation
 
+LISTEN = """
+import socket
+server = socket.create_server(("", 8000))
+while True:
+    peer, _ = server.accept()
+    print(peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16), flush=True)
+"""
+SHOW_CONGESTION_CONTROL = """
+import socket, time
+time.sleep(1)
+link = socket.create_connection(("a", 8000))
+print(link.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16))
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -182,6 +196,15 @@ def test_a_program_serves_before_nodes_start_and_its_folder_survives_a_crash(fol
     lines = (folder / "logs" / "b-server.log").read_text().split("\n")
     assert [text.split()[-1] for text in lines if text] == ["x", "xx"]
     assert (folder / "devices" / "b" / "server" / "starts").read_text() == "xx"
+
+
+def test_every_device_speaks_the_tcp_that_the_simulation_models(folder: Path) -> None:
+    show = ProgramPlan("show", (sys.executable, "-c", SHOW_CONGESTION_CONTROL), expected_to_end=True)
+    server = ProgramPlan("server", (sys.executable, "-c", LISTEN), ready_port=8000)
+    run(plan(line("abc"), {}, 1.5, programs={"a": (server,), "c": (show,)}), folder)
+
+    assert "cubic" in (folder / "logs" / "c-show.log").read_text()
+    assert "cubic" in (folder / "logs" / "a-server.log").read_text()
 
 
 def test_a_program_that_ends_by_itself_is_reported_with_its_last_lines(folder: Path) -> None:
