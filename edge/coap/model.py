@@ -139,6 +139,11 @@ class ModelEndpoint(Node):
             case ("cut", str(peer), path) if isinstance(path, tuple):
                 self._cut.pop((peer, path), None)
 
+    @property
+    def under_way(self) -> int:
+        """Requests and observations, both ways."""
+        return len(self._by_token) + len(self._by_client)
+
     # ------------------------------------------------------------------------------------------- as a client
 
     def _get(self, ctx: Context, node: Address, request: Get) -> None:
