@@ -85,19 +85,33 @@ class RouteSocket:
     def links(self) -> dict[str, LinkState]:
         """Every interface of the namespace by name, with its counters, from one dump."""
         states = (
-            _link_state(body) for body in self._dump(_RTM_GETLINK, _IFINFO.pack(socket.AF_UNSPEC, 0, 0, 0, 0))
+            _link_state(body) for body in self.dump(_RTM_GETLINK, _IFINFO.pack(socket.AF_UNSPEC, 0, 0, 0, 0))
         )
         return {state.name: state for state in states}
 
     def addresses(self) -> dict[int, list[tuple[str, int]]]:
         """IPv4 addresses as `(address, prefix length)` by interface index."""
         found: dict[int, list[tuple[str, int]]] = {}
-        for body in self._dump(_RTM_GETADDR, _IFADDR.pack(socket.AF_INET, 0, 0, 0, 0)):
+        for body in self.dump(_RTM_GETADDR, _IFADDR.pack(socket.AF_INET, 0, 0, 0, 0)):
             _, prefix_length, _, _, index = _IFADDR.unpack_from(body)
-            local = _attributes(body, _IFADDR.size).get(_IFA_LOCAL)
+            local = attributes(body, _IFADDR.size).get(_IFA_LOCAL)
             if local is not None:
                 found.setdefault(index, []).append((socket.inet_ntoa(local), prefix_length))
         return found
+
+    def dump(self, kind: int, body: bytes) -> Iterator[bytes]:
+        """The body of every answer to a request for a list, for kinds that this module does not read."""
+        self._socket.send(
+            _HEADER.pack(_HEADER.size + len(body), kind, _NLM_F_REQUEST | _NLM_F_DUMP, 0, 0) + body
+        )
+        while True:
+            for answer, _, _, payload in _messages(self._socket.recv(_RECEIVE_BYTES)):
+                if answer == _NLMSG_DONE:
+                    return
+                if answer == _NLMSG_ERROR:
+                    code = -_INT.unpack_from(payload)[0]
+                    raise NetlinkError(code, f"cannot list: {os.strerror(code)}")
+                yield payload
 
     def _apply_batch(self, requests: Sequence[Request]) -> None:
         # Refusals come unasked, so only the last request asks for an acknowledgement: one answer to a good
@@ -129,19 +143,6 @@ class RouteSocket:
         if refusal is not None:
             raise refusal
 
-    def _dump(self, kind: int, body: bytes) -> Iterator[bytes]:
-        self._socket.send(
-            _HEADER.pack(_HEADER.size + len(body), kind, _NLM_F_REQUEST | _NLM_F_DUMP, 0, 0) + body
-        )
-        while True:
-            for answer, _, _, payload in _messages(self._socket.recv(_RECEIVE_BYTES)):
-                if answer == _NLMSG_DONE:
-                    return
-                if answer == _NLMSG_ERROR:
-                    code = -_INT.unpack_from(payload)[0]
-                    raise NetlinkError(code, f"cannot list: {os.strerror(code)}")
-                yield payload
-
 
 # --------------------------------------------------------------------------------------------------- requests
 
@@ -156,14 +157,14 @@ def veth(
         + (_mac(peer_mac) if peer_mac else b"")
         + _u32(_IFLA_NET_NS_FD, peer_fd)
     )
-    kind = _text(_IFLA_INFO_KIND, "veth") + _nest(_IFLA_INFO_DATA, _attribute(_VETH_INFO_PEER, far_end))
+    kind = _text(_IFLA_INFO_KIND, "veth") + nest(_IFLA_INFO_DATA, attribute(_VETH_INFO_PEER, far_end))
     return Request(
         _RTM_NEWLINK,
         _NLM_F_CREATE | _NLM_F_EXCL,
         _IFINFO.pack(socket.AF_UNSPEC, 0, index, 0, 0)
         + _text(_IFLA_IFNAME, name)
         + (_mac(mac) if mac else b"")
-        + _nest(_IFLA_LINKINFO, kind),
+        + nest(_IFLA_LINKINFO, kind),
         f"make the wire {name} - {peer}",
     )
 
@@ -171,7 +172,7 @@ def veth(
 def bridge(name: str, index: int, *, stp: bool = False) -> Request:
     """A learning bridge; with `stp` it speaks the spanning tree protocol, with the shortest legal forward
     delay."""
-    options = _u32(_IFLA_BR_STP_STATE, int(stp)) + _attribute(_IFLA_BR_MCAST_SNOOPING, b"\0")
+    options = _u32(_IFLA_BR_STP_STATE, int(stp)) + attribute(_IFLA_BR_MCAST_SNOOPING, b"\0")
     if stp:
         options += _u32(_IFLA_BR_FORWARD_DELAY, 2 * os.sysconf("SC_CLK_TCK"))
     return Request(
@@ -179,7 +180,7 @@ def bridge(name: str, index: int, *, stp: bool = False) -> Request:
         _NLM_F_CREATE | _NLM_F_EXCL,
         _IFINFO.pack(socket.AF_UNSPEC, 0, index, 0, 0)
         + _text(_IFLA_IFNAME, name)
-        + _nest(_IFLA_LINKINFO, _text(_IFLA_INFO_KIND, "bridge") + _nest(_IFLA_INFO_DATA, options)),
+        + nest(_IFLA_LINKINFO, _text(_IFLA_INFO_KIND, "bridge") + nest(_IFLA_INFO_DATA, options)),
         f"make the bridge {name}",
     )
 
@@ -191,6 +192,7 @@ def set_link(
     mac: str | None = None,
     mtu_bytes: int | None = None,
     queue_frames: int | None = None,
+    segments_max: int | None = None,
     master: int | None = None,
     name: str | None = None,
     ipv4: Mapping[int, int] | None = None,
@@ -199,6 +201,7 @@ def set_link(
 
     Args:
         queue_frames: txqueuelen; on a TAP, how many frames may wait to be read.
+        segments_max: how many TCP segments the kernel may hand it as one packet.
         master: index of the bridge it is a port of; 0 takes it off.
         ipv4: per-interface settings, such as `IPV4_FORWARDING`.
     """
@@ -207,6 +210,7 @@ def set_link(
             _mac(mac) if mac is not None else b"",
             _u32(_IFLA_MTU, mtu_bytes) if mtu_bytes is not None else b"",
             _u32(_IFLA_TXQLEN, queue_frames) if queue_frames is not None else b"",
+            _u32(_IFLA_GSO_MAX_SEGS, segments_max) if segments_max is not None else b"",
             _u32(_IFLA_MASTER, master) if master is not None else b"",
             _text(_IFLA_IFNAME, name) if name is not None else b"",
             _ipv4_settings(ipv4) if ipv4 else b"",
@@ -225,9 +229,9 @@ def no_ipv6_address(index: int) -> Request:
     Per interface, because a namespace's own settings lie in /proc/sys, where opening a file takes longer the
     more namespaces there are. Fine where the kernel has no IPv6.
     """
-    setting = _attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes((_IN6_ADDR_GEN_MODE_NONE,)))
+    setting = attribute(_IFLA_INET6_ADDR_GEN_MODE, bytes((_IN6_ADDR_GEN_MODE_NONE,)))
     body = _IFINFO.pack(socket.AF_UNSPEC, 0, index, 0, 0)
-    body += _nest(_IFLA_AF_SPEC, _nest(socket.AF_INET6, setting))
+    body += nest(_IFLA_AF_SPEC, nest(socket.AF_INET6, setting))
     return Request(_RTM_SETLINK, 0, body, f"keep IPv6 off link {index}", (errno.EAFNOSUPPORT,))
 
 
@@ -287,7 +291,7 @@ def set_route(
     body += _u32(_RTA_OIF, index) if index is not None else b""
     body += _ipv4(_RTA_PREFSRC, source) if source is not None else b""
     if congestion_control is not None:
-        body += _nest(_RTA_METRICS, _attribute(_RTAX_CC_ALGO, congestion_control.encode() + b"\0"))
+        body += nest(_RTA_METRICS, attribute(_RTAX_CC_ALGO, congestion_control.encode() + b"\0"))
     hop = f" via {via}" if via is not None else ""
     return Request(
         _RTM_NEWROUTE, _NLM_F_CREATE | _NLM_F_REPLACE, body, f"route {destination}{hop} dev {index}"
@@ -307,7 +311,7 @@ def set_neighbour(index: int, address: str, mac: str) -> Request:
     body = (
         _NDMSG.pack(socket.AF_INET, index, _NUD_PERMANENT, 0, 0)
         + _ipv4(_NDA_DST, address)
-        + _attribute(_NDA_LLADDR, _mac_bytes(mac))
+        + attribute(_NDA_LLADDR, _mac_bytes(mac))
     )
     return Request(
         _RTM_NEWNEIGH, _NLM_F_CREATE | _NLM_F_REPLACE, body, f"set neighbour {address} on link {index}"
@@ -323,7 +327,7 @@ def _address(kind: int, flags: int, index: int, address: str, prefix_length: int
     if kind == _RTM_NEWADDR and prefix_length < 31:
         host_bits = (1 << (32 - prefix_length)) - 1
         broadcast = int.from_bytes(socket.inet_aton(address)) | host_bits
-        body += _attribute(_IFA_BROADCAST, broadcast.to_bytes(4))
+        body += attribute(_IFA_BROADCAST, broadcast.to_bytes(4))
     verb = "set" if kind == _RTM_NEWADDR else "delete"
     forgiven = (errno.EADDRNOTAVAIL,) if kind == _RTM_DELADDR else ()
     return Request(kind, flags, body, f"{verb} address {address}/{prefix_length} on link {index}", forgiven)
@@ -338,15 +342,17 @@ def _network(destination: str) -> tuple[str, int]:
 
 def _ipv4_settings(settings: Mapping[int, int]) -> bytes:
     values = b"".join(_u32(number, value) for number, value in settings.items())
-    return _nest(_IFLA_AF_SPEC, _nest(socket.AF_INET, _nest(_IFLA_INET_CONF, values)))
+    return nest(_IFLA_AF_SPEC, nest(socket.AF_INET, nest(_IFLA_INET_CONF, values)))
 
 
-def _attribute(kind: int, payload: bytes) -> bytes:
+def attribute(kind: int, payload: bytes) -> bytes:
+    """One attribute, padded."""
     return _ATTRIBUTE.pack(4 + len(payload), kind) + payload + b"\0" * (-len(payload) % 4)
 
 
-def _nest(kind: int, attributes: bytes) -> bytes:
-    return _attribute(kind | _NLA_F_NESTED, attributes)
+def nest(kind: int, inner: bytes) -> bytes:
+    """An attribute that holds attributes."""
+    return attribute(kind | _NLA_F_NESTED, inner)
 
 
 def _u32(kind: int, value: int) -> bytes:
@@ -354,15 +360,15 @@ def _u32(kind: int, value: int) -> bytes:
 
 
 def _text(kind: int, text: str) -> bytes:
-    return _attribute(kind, text.encode() + b"\0")
+    return attribute(kind, text.encode() + b"\0")
 
 
 def _ipv4(kind: int, address: str) -> bytes:
-    return _attribute(kind, socket.inet_aton(address))
+    return attribute(kind, socket.inet_aton(address))
 
 
 def _mac(address: str) -> bytes:
-    return _attribute(_IFLA_ADDRESS, _mac_bytes(address))
+    return attribute(_IFLA_ADDRESS, _mac_bytes(address))
 
 
 def _mac_bytes(address: str) -> bytes:
@@ -381,7 +387,8 @@ def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
         offset += length + -length % 4
 
 
-def _attributes(body: bytes, offset: int) -> dict[int, bytes]:
+def attributes(body: bytes, offset: int) -> dict[int, bytes]:
+    """Payloads by kind, of the attributes that begin at `offset`."""
     found = {}
     while offset + 4 <= len(body):
         length, kind = _ATTRIBUTE.unpack_from(body, offset)
@@ -395,21 +402,21 @@ def _explanation(body: bytes, flags: int) -> str:
     if not flags & _NLM_F_ACK_TLVS:
         return ""
     capped = _INT.size + _HEADER.size
-    return _attributes(body, capped).get(_NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode(errors="replace")
+    return attributes(body, capped).get(_NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode(errors="replace")
 
 
 def _link_state(body: bytes) -> LinkState:
     _, _, index, flags, _ = _IFINFO.unpack_from(body)
-    attributes = _attributes(body, _IFINFO.size)
+    found = attributes(body, _IFINFO.size)
     rx_packets, tx_packets, rx_bytes, tx_bytes, _, _, rx_dropped, tx_dropped = _COUNTERS.unpack_from(
-        attributes[_IFLA_STATS64]
+        found[_IFLA_STATS64]
     )
     return LinkState(
         index,
-        attributes[_IFLA_IFNAME].rstrip(b"\0").decode(),
+        found[_IFLA_IFNAME].rstrip(b"\0").decode(),
         bool(flags & _IFF_UP),
-        attributes.get(_IFLA_ADDRESS, b"").hex(":"),
-        _UINT.unpack(attributes[_IFLA_MTU])[0],
+        found.get(_IFLA_ADDRESS, b"").hex(":"),
+        _UINT.unpack(found[_IFLA_MTU])[0],
         rx_packets,
         tx_packets,
         rx_bytes,
@@ -449,6 +456,7 @@ _RTM_NEWNEIGH = 28
 _IFF_UP = 1
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_TXQLEN = 1, 3, 4, 10, 13
 _IFLA_LINKINFO, _IFLA_STATS64, _IFLA_AF_SPEC, _IFLA_NET_NS_FD = 18, 23, 26, 28
+_IFLA_GSO_MAX_SEGS = 40
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER, _IFLA_INET_CONF = 1, 2, 1, 1
 _IFLA_BR_FORWARD_DELAY, _IFLA_BR_STP_STATE, _IFLA_BR_MCAST_SNOOPING = 1, 5, 23
 _IFLA_INET6_ADDR_GEN_MODE, _IN6_ADDR_GEN_MODE_NONE = 8, 1
