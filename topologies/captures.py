@@ -17,19 +17,21 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
 from topologies.manifest import LinkInfo, Manifest
+from topologies.metrics.comparison import size
 from underlay.errors import InputError
 from underlay.trace import read_trace
 
 MQTT_PORT = 1883
 COAP_PORT = 5683
 
+_RESULT = "captures.json"
 _NEVER_LEFT = ("queue full", "cut by a fault")
 _ETHERNET_BYTES = 14
 _MQTT_TYPES = (
@@ -109,8 +111,26 @@ def analyse(folder: Path) -> CaptureAnalysis:
         messages=dict(split.messages.most_common()),
         directions=_beside_counters(folder, captured),
     )
-    (folder / "captures.json").write_bytes(msgspec.json.format(msgspec.json.encode(analysis)) + b"\n")
+    (folder / _RESULT).write_bytes(msgspec.json.format(msgspec.json.encode(analysis)) + b"\n")
     return analysis
+
+
+def read_analysis(folder: Path) -> CaptureAnalysis | None:
+    """What `analyse` found of a run; None where there were no captures."""
+    path = folder / _RESULT
+    return msgspec.json.decode(path.read_bytes(), type=CaptureAnalysis) if path.exists() else None
+
+
+def protocol_rows(analyses: Mapping[str, CaptureAnalysis]) -> list[tuple[str, list[str]]]:
+    """Protocols, those with most bytes first, and in each run their bytes in words."""
+    total: Counter[str] = Counter()
+    for analysis in analyses.values():
+        total.update(analysis.by_protocol)
+    return [
+        (name, [size(analysis.by_protocol.get(name, 0)) for analysis in analyses.values()])
+        for name, bytes_ in total.most_common()
+        if bytes_
+    ]
 
 
 def frames(file: Path) -> Iterator[Frame]:

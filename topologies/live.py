@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
 from pathlib import Path
 
@@ -15,16 +15,29 @@ from topologies.runner import Say
 from underlay.errors import Unavailable
 
 _UP = "up; Ctrl-C takes it down; `birdhouse exec NODE COMMAND` and `birdhouse logs NODE` look inside"
+_A_LINE = 6
 
 
 def keep_up(experiment: Experiment, *, cli: bool, say: Say) -> None:
     """Run the experiment's plan until interrupted. Faults happen at their times; others by hand."""
+    from underlay.emulation.blueprint import addresses
     from underlay.emulation.fabric import Emulation
 
     plan = msgspec.structs.replace(build_plan(experiment), duration_s=inf)
     with building(new_folder(f"{experiment.spec.name}-up", None)) as partial:
         say("coming up")
-        Emulation().run(plan, partial.absolute(), verify=False, cli=cli, on_start=lambda: say(_UP))
+        told = [*_address_lines(addresses(plan.network)), _UP]
+        started = partial.absolute()
+        Emulation().run(plan, started, verify=False, cli=cli, on_start=lambda: say("\n  ".join(told)))
+
+
+def _address_lines(addresses: Mapping[str, str]) -> list[str]:
+    """Devices and their addresses inside the run, a few on a line; names resolve there too."""
+    told = [f"{device} {ip}" for device, ip in addresses.items()]
+    return [
+        "these devices are reachable from each other:",
+        *(", ".join(told[i : i + _A_LINE]) for i in range(0, len(told), _A_LINE)),
+    ]
 
 
 def execute(node: str, command: Sequence[str], run: str | None = None) -> int:

@@ -47,8 +47,11 @@ def run_experiment(
     (folder / "spec.toml").write_text(to_toml(experiment.spec), encoding="utf-8")
     run_plan(plan, chosen, folder, pcap=experiment.spec.pcap)
     notes = (*warnings, *_not_modelled(plan, chosen))
-    manifest_of(experiment, chosen, _verdict(folder, chosen), command, notes).write(folder)
+    manifest = manifest_of(experiment, chosen, _verdict(folder, chosen), command, notes)
+    msgspec.structs.replace(manifest, ports=plan.ports()).write(folder)
     summarize(folder)
+    if experiment.spec.pcap:
+        _analyse_captures(folder, chosen, say)
 
 
 def manifest_of(
@@ -109,6 +112,17 @@ def _not_modelled(plan: Plan, chosen: Chosen) -> list[str]:
     else:
         notes.append("a crash discards unsynced data at the storage seam: the page cache outlives it")
     return notes
+
+
+def _analyse_captures(folder: Path, chosen: Chosen, say: Say) -> None:
+    if chosen.fabric == "simulation":
+        say("the simulation has no frames to capture; --pcap needs --fabric mininet")
+        return
+    from topologies.captures import analyse  # brings scapy, which only captures need
+
+    analysis = analyse(folder)
+    if not analysis.agrees:
+        say(f"{folder.name}: the captures and the ether's counters disagree, see captures.json")
 
 
 def write_page(folders: Sequence[Path], target: Path) -> None:

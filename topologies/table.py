@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.table import Table
 
+from topologies.captures import CaptureAnalysis, protocol_rows
 from topologies.difference import Diff
 from topologies.metrics.comparison import architectures, lines
 from topologies.metrics.summary import Summary
@@ -32,6 +33,17 @@ def comparison(summaries: Sequence[Summary]) -> Table:
         best = line.best()
         cells = (f"[bold green]{line.text(n)}[/]" if n in best else line.text(n) for n in groups)
         table.add_row(f"  {line.label}", *cells)
+    return table
+
+
+def protocols(analyses: Mapping[str, CaptureAnalysis]) -> Table:
+    """Captured bytes on air by protocol, a column for each run; protocols with none at all are left out."""
+    table = _table("bytes on air by protocol", _agreement(analyses))
+    table.add_column("", no_wrap=True)
+    for name in analyses:
+        table.add_column(name, justify="right")
+    for protocol, shares in protocol_rows(analyses):
+        table.add_row(protocol, *shares)
     return table
 
 
@@ -86,6 +98,13 @@ def _caption(summaries: Sequence[Summary]) -> str | None:
         if run.validity != "valid"
     ]
     return "\n".join(doubtful) or None
+
+
+def _agreement(analyses: Mapping[str, CaptureAnalysis]) -> str:
+    wrong = [name for name, analysis in analyses.items() if not analysis.agrees]
+    if wrong:
+        return f"[bold red]captures and the ether's counters disagree: {', '.join(wrong)}[/]"
+    return "captures and the ether's counters agree, frame by frame"
 
 
 def _facts(diff: Diff) -> str:

@@ -34,6 +34,8 @@ CLIENT_BUDGET_BYTES = 64_000
 ACK_TIMEOUT_S_MIN = 0.2
 PROBE_ACK_TIMEOUTS = 5.0
 PROBE_S_MIN = 1.0
+PATIENCE_ACK_TIMEOUTS = 20.0
+PATIENCE_S_MIN = 10.0
 CONFIRM_INTERVAL_S = 5.0
 MAX_RETRANSMIT = 3
 """One less than RFC 7252's: whoever gives up earlier asks another cache earlier."""
@@ -72,6 +74,7 @@ def deploy(experiment: Experiment) -> Deployment:
                 stale_on_error=options.stale_on_error,
                 tuning=tuning,
                 probe_s=max(PROBE_S_MIN, PROBE_ACK_TIMEOUTS * tuning.ack_timeout_s),
+                patience_s=max(PATIENCE_S_MIN, PATIENCE_ACK_TIMEOUTS * tuning.ack_timeout_s),
             ),
             origin=OriginConfig(_max_age_s(options, sensors), tuning=tuning) if sensors else None,
             collector=CollectorConfig(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -143,6 +144,7 @@ def run(
         print_json({"folder": str(result.folder), **result.table()[0]})
         return
     console().print(table_of([result.summary]))
+    _print_protocols([result.folder])
     _point_to(result.folder)
 
 
@@ -200,6 +202,7 @@ def compare(
     if kill is None:
         for table in comparison_tables(comparison):
             console().print(table)
+        _print_protocols([run.folder for run in comparison.runs])
     else:
         console().print(survival_table(comparison.survivability()))
     _point_to(comparison.folder)
@@ -229,6 +232,7 @@ def exec_(
     """Run a command inside a device of the network that is up."""
     from topologies.live import execute
 
+    command = command[command[0] == "--" :]  # typer hands the separator over
     raise typer.Exit(execute(node, command, in_run))
 
 
@@ -278,6 +282,18 @@ def clean() -> None:
 
     for removed in clean_up():
         print(f"removed {removed}")
+
+
+def _print_protocols(folders: Sequence[Path]) -> None:
+    """What the captures of these runs were, if there are any."""
+    from topologies.captures import read_analysis
+    from topologies.cli.tables import console
+    from topologies.table import protocols
+
+    analyses = {folder.name: read_analysis(folder) for folder in folders}
+    found = {name: analysis for name, analysis in analyses.items() if analysis is not None}
+    if found:
+        console().print(protocols(found))
 
 
 def _say(text: str) -> None:

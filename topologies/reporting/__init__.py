@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from topologies.captures import read_analysis
 from topologies.manifest import Manifest
 from topologies.metrics.summary import read_summary
 from underlay.errors import InputError
@@ -24,4 +25,9 @@ def write(folders: Sequence[Path], target: Path) -> None:
     if not folders:
         raise InputError("there is no run to report on")
     runs = [(Manifest.read(folder), read_summary(folder)) for folder in folders]
-    target.write_text(render(runs), encoding="utf-8")
+    captures = {
+        manifest.architecture: analysis
+        for (manifest, _), folder in zip(runs, folders, strict=True)
+        if (analysis := read_analysis(folder)) is not None
+    }
+    target.write_text(render(runs, captures), encoding="utf-8")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
 
+from topologies.captures import CaptureAnalysis, protocol_rows
 from topologies.manifest import Manifest
 from topologies.metrics.comparison import (
     Line,
@@ -37,12 +38,14 @@ from topologies.reporting.palette import Palette
 from topologies.reporting.verification import verification
 
 Runs = Sequence[tuple[Manifest, Summary]]
+Captures = Mapping[str, CaptureAnalysis]
+"""By architecture, where there are any."""
 
 OUTCOMES = ("hit", "joined", "validated", "miss", "stale", "error")
 
 
-def render(runs: Runs) -> str:
-    """The page over at least one run, as HTML."""
+def render(runs: Runs, captures: Captures) -> str:
+    """The page over at least one run, as HTML; of runs with captures also what was in them."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -51,7 +54,7 @@ def render(runs: Runs) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(tied=tied, opened=opened)
-    return environment.get_template("report.html.j2").render(_context(runs))
+    return environment.get_template("report.html.j2").render(_context(runs, captures))
 
 
 def tied(text: str) -> str:
@@ -63,7 +66,7 @@ def tied(text: str) -> str:
     return re.sub(r"(?<=\d) (?=(?:s|ms|min|h|days|%|B|kB|MB|GB|J|mJ)\b|%)", "\u00a0", text)
 
 
-def _context(runs: Runs) -> dict[str, Any]:
+def _context(runs: Runs, captures: Captures) -> dict[str, Any]:
     everything = [summary for _, summary in runs]
     compared = least_harmed(everything)
     manifests = {manifest.architecture: manifest for manifest, _ in reversed(runs)}
@@ -87,6 +90,8 @@ def _context(runs: Runs) -> dict[str, Any]:
         "failures": _failures(compared),
         "kinds": _kinds(groups),
         "caches": _caches(groups),
+        "protocols": (list(captures), protocol_rows(captures)) if captures else None,
+        "captures_agree": all(analysis.agrees for analysis in captures.values()),
         "verdicts": _verdicts(runs),
         "links": [verification(manifest) for manifest, _ in runs if manifest.verdict.links],
         "health": _health(runs),
