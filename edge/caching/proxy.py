@@ -75,10 +75,8 @@ class ProxyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """After no parent answered, how long the next who ask are told so at once."""
     grace_s: float = 0.5
     """How long after the end of freshness an observation is renewed, at most."""
-    renewal_patience_s: float = 10.0
-    """For the answer that begins an observation."""
-    transfer_patience_s: float = 60.0
-    """For any other, with all its blocks."""
+    patience_s: float = 10.0
+    """For the answer of a parent that has acknowledged, and between blocks."""
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -175,6 +173,7 @@ class Proxy:
         match message:
             case Acknowledged():
                 ctx.cancel_timer(("probe", pursuit.token))
+                ctx.set_timer(("patience", pursuit.token), self._config.patience_s)
             case Failed(_, reason):
                 self._release(ctx, pursuit)
                 if reason == "timeout":
@@ -269,8 +268,7 @@ class Proxy:
         observe = bool(pursuit.observers)
         config = self._config
         ctx.send(ENDPOINT, Get(token, parent, pursuit.path, etag, observe, config.tuning))
-        patience_s = config.renewal_patience_s if observe else config.transfer_patience_s
-        ctx.set_timer(("patience", token), patience_s)
+        ctx.set_timer(("patience", token), config.patience_s)
         if len(untried) > 1:
             ctx.set_timer(("probe", token), config.probe_s)
 

@@ -102,11 +102,11 @@ class AiocoapBinding:
     # ------------------------------------------------------------------------------------------- as a client
 
     async def _get(self, node: str, get: Get) -> None:
-        message = aiocoap.Message(
+        message = _Request(
             code=aiocoap.GET, uri_path=get.path, transport_tuning=_transport_tuning(get.tuning)
         )
         message.remote = self._interface.address_of(self._host.ip_of(get.device), self._port)
-        message.node_token = (node, get.token)
+        message.sender = (node, get.token)
         if get.etag is not None:
             message.opt.etags = [get.etag]
         if get.observe:
@@ -128,7 +128,6 @@ class AiocoapBinding:
         except aiocoap.error.Error:
             failure = "broken"
         finally:
-            self._interface.unacknowledged.pop((message.remote, message.mid), None)
             if request.observation is not None and not request.observation.cancelled:
                 request.observation.cancel()
             if self._requests.get(get.token) is asyncio.current_task():
@@ -205,6 +204,18 @@ class AiocoapBinding:
         self._host.sent(name, size_bytes, payload=payload, to=device)
 
 
+class _Request(aiocoap.Message):
+    """A request that knows whose it is, and so do those for its later blocks."""
+
+    sender: tuple[str, int]
+    """The node, and its token."""
+
+    def copy(self, **changes: Any) -> _Request:
+        copied: _Request = super().copy(**changes)
+        copied.sender = self.sender
+        return copied
+
+
 class _Interface(MessageInterfaceSimpleServer):
     """aiocoap's simple transport, looked over the shoulder."""
 
@@ -220,9 +231,8 @@ class _Interface(MessageInterfaceSimpleServer):
         return self._pool._Address(self._pool, (ip, port))
 
     def send(self, message: Any) -> None:
-        sender = getattr(message, "node_token", None)
-        if sender is not None:
-            self.unacknowledged[message.remote, message.mid] = sender
+        if isinstance(message, _Request):
+            self.unacknowledged[message.remote, message.mid] = message.sender
         data = message.encode()
         self.binding.on_sent(message.remote.address[0], message, len(data))
         message.remote.send(data)
@@ -230,7 +240,7 @@ class _Interface(MessageInterfaceSimpleServer):
     def _received_datagram(self, address: Any, datagram: bytes) -> None:
         if len(datagram) >= 4 and datagram[0] >> 4 & 3 == _ACK_TYPE:
             sender = self.unacknowledged.pop((address, int.from_bytes(datagram[2:4], "big")), None)
-            # A response of a whole block is most likely the first of several.
+            # A response of a whole block is hardly the last.
             if sender is not None and (datagram[1] == _EMPTY_CODE or len(datagram) > BLOCK_BYTES):
                 self.binding.on_acknowledged(*sender)
         super()._received_datagram(address, datagram)

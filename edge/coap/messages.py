@@ -123,8 +123,8 @@ class Answered(Message, frozen=True, array_like=True, tag=4):
 
 
 class Acknowledged(Message, frozen=True, array_like=True, tag=5):
-    """The server is there, and there is more to come: it acknowledged without an answer, or sent the first
-    block of several."""
+    """The server is there, and there is more to come: it acknowledged without an answer, or sent a block that
+    is not the last."""
 
     transport = "local"
     token: int

@@ -196,8 +196,7 @@ class ModelEndpoint(Node):
             return
         outgoing.blocks += packet.representation.payload
         if block is not None and block.more:
-            if not block.number:
-                ctx.send(outgoing.node, Acknowledged(outgoing.request.token))
+            ctx.send(outgoing.node, Acknowledged(outgoing.request.token))
             outgoing.block_token = self._next_token()
             self._request(ctx, outgoing, outgoing.block_token, Block(block.number + 1))
             return
