@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from edge.gossip.peer import GossipConfig
 from topologies import quickstart
 from topologies.architectures import ARCHITECTURES, VARIANTS
-from topologies.architectures.frames import mqtt_classifier, udp_classifier
 from topologies.architectures.options import GossipOptions, StarOptions
 from topologies.catalogue import examples
 from topologies.experiment import Experiment, build_experiment, build_plan, options_of
@@ -36,7 +35,6 @@ from topologies.timeline import VERBS, timeline
 from topologies.topology import build_topology
 from underlay.errors import InputError
 from underlay.faults import Crash, Degrade, Heal, LinkDown, LinkUp, OneWayCut, Partition, Restart, TimedFault
-from underlay.messages import Message, Protocol
 from underlay.plan import DevicePlan, Plan
 from underlay.simulation import Simulation
 
@@ -397,68 +395,6 @@ def test_a_link_that_would_overflow_is_named() -> None:
 def test_expected_observations_are_about_those_made() -> None:
     """Counted time over period, summed."""
     assert expected_observations(experiment_of()) == {"temperature": 52}
-
-
-# ----------------------------------------------------------------------------------------------------- frames
-
-
-class Data(Message, frozen=True, array_like=True, tag=3):
-    carries_payload = True
-    data: bytes
-
-
-class Control(Message, frozen=True, array_like=True, tag=4):
-    number: int
-
-
-def ip_packet(protocol: int, ports: tuple[int, int], transport_rest: bytes) -> memoryview:
-    header = bytearray(20)
-    header[0], header[9] = 0x45, protocol
-    source, target = (port.to_bytes(2, "big") for port in ports)
-    return memoryview(bytes(header) + source + target + transport_rest)
-
-
-@pytest.mark.parametrize(
-    ("packet", "expected"),
-    [
-        pytest.param((17, (7005, 7005), "data"), True, id="a message that carries payload"),
-        pytest.param((17, (7005, 7005), "control"), False, id="one that does not"),
-        pytest.param((17, (53, 53), "data"), False, id="another port"),
-        pytest.param((6, (7005, 7005), "data"), False, id="another transport"),
-    ],
-)
-def test_gossips_payload_is_recognized_by_its_tag(
-    packet: tuple[int, tuple[int, int], str], expected: bool
-) -> None:
-    """A msgpack array whose first element is the tag, behind eight bytes of UDP header."""
-    protocol = Protocol("test", Data, Control)
-    kind, ports, which = packet
-    message: Message = Data(b"x") if which == "data" else Control(7)
-    rest = b"\0\0\0\0" + protocol.encode(message)
-    assert udp_classifier(7005, protocol)(ip_packet(kind, ports, rest)) is expected
-
-
-@pytest.mark.parametrize(
-    ("payload", "expected"),
-    [
-        pytest.param(b"\x32\x10abc", True, id="a PUBLISH"),
-        pytest.param(b"x" * 600, True, id="the middle of a long PUBLISH"),
-        pytest.param(b"\x40\x02\x00\x01", False, id="a PUBACK"),
-        pytest.param(b"", False, id="an acknowledgement of TCP's"),
-    ],
-)
-def test_mqtts_payload_is_recognized_by_its_type(payload: bytes, expected: bool) -> None:
-    """Behind a TCP header of 20 bytes."""
-    rest = bytes(8) + b"\x50" + bytes(7) + payload
-    assert mqtt_classifier(1883)(ip_packet(6, (40_000, 1883), rest)) is expected
-
-
-def test_torn_packets_carry_nothing() -> None:
-    """The ether may see anything."""
-    for size in range(40):
-        packet = memoryview(bytes([0x45] * size))
-        assert mqtt_classifier(0x4545)(packet) is False
-        assert udp_classifier(0x4545, Protocol("test", Data))(packet) is False
 
 
 # --------------------------------------------------------------------------------------------------- examples

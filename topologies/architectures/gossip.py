@@ -9,9 +9,9 @@ import msgspec
 from edge.gossip.messages import GOSSIP_PROTOCOL
 from edge.gossip.peer import GossipConfig, GossipPeer
 from topologies.architectures import Deployment
-from topologies.architectures.frames import udp_classifier
 from topologies.architectures.options import GossipOptions
 from topologies.experiment import PORTS, Experiment
+from underlay.frames import udp_classifier
 from underlay.plan import DevicePlan
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from edge.mqtt.frames import carries_publish
 from edge.mqtt.messages import CLIENT
 from edge.mqtt.model_broker import BrokerConfig
 from edge.mqtt.model_client import ModelClient
@@ -13,7 +14,6 @@ from edge.mqtt.packets import PORT
 from edge.mqtt.session import SessionConfig
 from edge.star import PublishConfig, Star, StarConfig, SubscribeConfig
 from topologies.architectures import Deployment
-from topologies.architectures.frames import mqtt_classifier
 from topologies.architectures.options import StarOptions
 from topologies.experiment import Experiment
 from underlay.errors import InputError
@@ -37,7 +37,7 @@ def deploy(experiment: Experiment) -> Deployment:
             bindings=(client,) if takes_part else (),
             programs=(broker,) if device in brokers else (),
         )
-    return Deployment(devices, mqtt_classifier(PORT))
+    return Deployment(devices, carries_publish)
 
 
 def _config(
