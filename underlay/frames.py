@@ -15,7 +15,7 @@ from underlay.messages import Message, Protocol
 
 _IPV4, _UDP = 4, 17
 _FIXARRAY = 0x9
-"""High bits of a msgpack array of fewer than 16 elements, as every message is; its first element is the tag."""
+"""High bits of a msgpack array of fewer than 16 elements, as every message is; the tag comes first in it."""
 
 
 def udp_classifier(port: int, protocol: Protocol) -> Callable[[memoryview], bool]:

@@ -34,8 +34,8 @@ class Message(msgspec.Struct, frozen=True, array_like=True):
     carries_payload: ClassVar[bool] = False
     """True where the message carries users' observations; the bytes of all others are counted as control."""
     opens_stream: ClassVar[bool] = False
-    """True where the message is the first of a connection of its own (simulated MQTT's CONNECT): the simulation
-    gives up the stream that the node had to that peer, with everything still on its way there."""
+    """True where the message is the first of a connection of its own (simulated MQTT's CONNECT): the
+    simulation gives up the stream that the node had to that peer, with everything still on its way there."""
 
     def wire_size(self) -> int | None:
         """Bytes of this message where it stands for another protocol's packet (simulated MQTT, CoAP), else
