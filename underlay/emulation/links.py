@@ -218,35 +218,21 @@ class TapLink(_NamespaceLink):
         node1: Any,
         node2: Any,
         *,
-        model: LinkSpec | tuple[LinkSpec, LinkSpec] | None = None,
         name: str | None = None,
-        params1: Mapping[str, Any] | None = None,
-        params2: Mapping[str, Any] | None = None,
         **params: Any,
     ) -> None:
-        """The link is described by `model` (one spec for both directions, or one for each), or as for TCLink.
+        """The link is described as `take_specs` reads it.
 
         Args:
             name: `"cam1-hub"` if not given.
-            params1, params2: parameters of one interface, and so of the direction that leaves it.
-            params: for both: `bw` (Mbit/s), `delay` and `jitter` (`"5ms"`), `loss` (percent),
-                `max_queue_size` (frames), and what the interface class takes.
+            params: see `take_specs`.
 
         Raises InputError for a parameter that is out of range or that no enforcer of ours has.
         """
         self.name = name or f"{node1}-{node2}"
         self.fd_a = self.fd_b = -1
-        own1, own2 = {**params, **(params1 or {})}, {**params, **(params2 or {})}
-        if model is None:
-            model = tc_spec(own1, self.name), tc_spec(own2, self.name)
-        self.forward, self.backward = model if isinstance(model, tuple) else (model, model)
-        super().__init__(
-            node1,
-            node2,
-            params1=_without_limits(own1),
-            params2=_without_limits(own2),
-            **_without_limits(params),
-        )
+        (self.forward, self.backward), rest = take_specs(self.name, params)
+        super().__init__(node1, node2, **rest)
 
     def makeIntfPair(
         self,
@@ -306,6 +292,23 @@ class TapChannel:
         for fd in self.fds.values():
             os.close(fd)
         self.fds.clear()
+
+
+def take_specs(name: str, params: Mapping[str, Any]) -> tuple[tuple[LinkSpec, LinkSpec], dict[str, Any]]:
+    """The spec of each direction of link `name`, and the parameters that say something else.
+
+    Args:
+        params: `model` (one spec for both directions, or one for each), or parameters as for TCLink: `bw`
+            (Mbit/s), `delay` and `jitter` (`"5ms"`), `loss` (percent), `max_queue_size` (frames); those in
+            `params1` and `params2` are of one interface, and so of the direction that leaves it.
+    """
+    rest = dict(params)
+    model, params1, params2 = (rest.pop(key, None) for key in ("model", "params1", "params2"))
+    own1, own2 = {**rest, **(params1 or {})}, {**rest, **(params2 or {})}
+    if model is None:
+        model = tc_spec(own1, name), tc_spec(own2, name)
+    both = {"params1": _without_limits(own1), "params2": _without_limits(own2)}
+    return model if isinstance(model, tuple) else (model, model), {**_without_limits(rest), **both}
 
 
 def tc_spec(params: Mapping[str, Any], name: str) -> LinkSpec:
