@@ -1,11 +1,11 @@
 """What is known to exist and is not here: whom to ask for it, when, and how much at a time.
 
-Pure state machine: given times, it says which Grafts to send. A small item that was announced is asked for once it
-is later than the tree usually is; a large one that was offered is asked for chunk by chunk, in a window per
-neighbour. The window is what keeps readings from drowning in photographs: it grows while answers come back
-promptly and shrinks when they queue on the way (after LEDBAT, RFC 6817), so that at no time more than a tenth of a
-second of the slowest link is spoken for. Timeouts are those of RFC 6298, so what is still queued is not asked for
-again.
+Pure state machine: given times, it says which Grafts to send. A small item that was announced is asked for
+once it is later than the tree usually is; a large one that was offered is asked for chunk by chunk, in a
+window per neighbour. The window is what keeps readings from drowning in photographs: it grows while answers
+come back promptly and shrinks when they queue on the way (after LEDBAT, RFC 6817), so that at no time more
+than a tenth of a second of the slowest link is spoken for. Timeouts are those of RFC 6298, so what is still
+queued is not asked for again.
 """
 
 from __future__ import annotations

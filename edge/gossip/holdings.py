@@ -1,8 +1,8 @@
 """What a gossiping node holds: items by stream, whole or in part, within a byte budget.
 
 Pure data structure: knows nothing of peers, and time only as stamps it is given. `digest` and `rest` are what
-anti-entropy compares (Demers et al., PODC 1987, with intervals in place of checksums over time). Which numbers
-were ever held is remembered after the bytes were evicted, so nothing is delivered twice.
+anti-entropy compares (Demers et al., PODC 1987, with intervals in place of checksums over time). Which
+numbers were ever held is remembered after the bytes were evicted, so nothing is delivered twice.
 """
 
 from __future__ import annotations

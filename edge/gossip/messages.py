@@ -32,7 +32,8 @@ Bitmap = Annotated[bytes, Meta(max_length=CHUNKS_MAX // 8)]
 
 
 class StreamId(NamedTuple):
-    """What one life of a device tells. A restarted device forgot how far it had counted: it starts another."""
+    """What one life of a device tells. A restarted device forgot how far it had counted: it starts
+    another."""
 
     device: Name
     epoch: Epoch

@@ -1,9 +1,10 @@
 """Gossip on a shared channel, where a broadcast is one transmission that all in range hear.
 
-Owns who relays for whom there, and what need not be said because it was heard. On a channel an edge of the tree
-has no use: everybody in range of an origin hears it directly. So nobody relays until somebody who is out of an
-origin's range asks for it (a Graft), and a relay is given up once it was redundant for a while; a clique makes
-one transmission per item. Repeating what was heard is suppressed as in Trickle (RFC 6206 §4.2).
+Owns who relays for whom there, and what need not be said because it was heard. On a channel an edge of the
+tree has no use: everybody in range of an origin hears it directly. So nobody relays until somebody who is
+out of an origin's range asks for it (a Graft), and a relay is given up once it was redundant for a while; a
+clique makes one transmission per item. Repeating what was heard is suppressed as in Trickle (RFC 6206
+§4.2).
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """Which neighbours are eager: one node's share of the broadcast tree.
 
 Owns the edges to neighbours on point-to-point links, what each was last heard to say, and when its silence is
-suspicious; sends nothing. Plumtree (SRDS 2007) leaves the choice of the first tree and the detection of failed
-edges to the membership protocol below it. Here the neighbours are those in range, so:
+suspicious; sends nothing. Plumtree (SRDS 2007) leaves the choice of the first tree and the detection of
+failed edges to the membership protocol below it. Here the neighbours are those in range, so:
 
-- The first tree is read off the neighbours' names. A node joins its best-ranked neighbour, or one of the next best
-  where those would have too many children; ranks fall along every edge, so there is no cycle to prune. Where
-  everybody is in range of everybody that is one tree of the least depth that `eager_max` allows; elsewhere it is
-  a forest that announcements join.
-- An edge is suspected when it has been silent for `PATIENCE` times its mean gap (for Poisson arrivals that is a
-  false alarm once in e^6 = 400 gaps), and dead when it does not answer either.
+- The first tree is read off the neighbours' names. A node joins its best-ranked neighbour, or one of the
+  next best where those would have too many children; ranks fall along every edge, so there is no cycle to
+  prune. Where everybody is in range of everybody that is one tree of the least depth that `eager_max`
+  allows; elsewhere it is a forest that announcements join.
+- An edge is suspected when it has been silent for `PATIENCE` times its mean gap (for Poisson arrivals that
+  is a false alarm once in e^6 = 400 gaps), and dead when it does not answer either.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ class Edge:
     """What is known of one neighbour."""
 
     __slots__ = (
-        "asked_s", "due_s", "eager", "failures", "fed_s", "feeds", "gap_s", "heard_s", "pruned_s", "quiet", "retry_s",
+        "asked_s", "due_s", "eager", "failures", "fed_s", "feeds", "gap_s", "heard_s", "pruned_s", "quiet",
+        "retry_s",
     )  # fmt: skip
 
     def __init__(self, now: float) -> None:
@@ -104,8 +105,8 @@ class Tree:
     def may_prune(self, item: ItemId) -> bool:
         """Whether a cycle that the item went round may be cut where it closed.
 
-        Two items from different origins close the same cycle at different edges, and cut both ends off if both
-        prune. So only one item in 1, 2, 4, ... may, as all agree: one in `PRUNING_S`, on average.
+        Two items from different origins close the same cycle at different edges, and cut both ends off if
+        both prune. So only one item in 1, 2, 4, ... may, as all agree: one in `PRUNING_S`, on average.
         """
         one_in = 1
         while one_in * self._item_gap_s < PRUNING_S and one_in < PRUNING_ONE_IN_MAX:
@@ -207,7 +208,8 @@ class Tree:
         return chosen
 
     def is_forgotten(self, peer: str, now: float, turn_s: float) -> bool:
-        """Whether it has been silent for so long that it may be dead, where every `turn_s` one has its turn."""
+        """Whether it has been silent for so long that it may be dead, where every `turn_s` one has its
+        turn."""
         return now - self.edges[peer].heard_s > max(SILENCE_MAX_S, 3 * turn_s * len(self.edges))
 
     def _talkable(self, now: float, lazy_only: bool) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import pairwise
 
 from edge.gossip import GossipConfig, GossipPeer
 from edge.observation import Observation, ObservationId, Observed
@@ -17,8 +18,15 @@ from underlay.simulation.scenario import Edge
 from underlay.trace import Record
 
 WIRE = LinkSpec(rate_kbps=1000.0, delay_ms=10.0)
-RADIO = LinkSpec(rate_kbps=120.0, delay_ms=6.0, jitter_ms=2.0, loss_ratio=0.01, mtu_bytes=96, overhead_bytes=36,
-                 queue_bytes=8000)  # fmt: skip
+RADIO = LinkSpec(
+    rate_kbps=120.0,
+    delay_ms=6.0,
+    jitter_ms=2.0,
+    loss_ratio=0.01,
+    mtu_bytes=96,
+    overhead_bytes=36,
+    queue_bytes=8000,
+)
 """802.15.4, as in the profiles."""
 WIFI_EDGE = LinkSpec(rate_kbps=1500.0, delay_ms=20.0, jitter_ms=18.0, loss_ratio=0.1, burst_frames=6.0)
 
@@ -38,7 +46,9 @@ class Town:
     ) -> None:
         edges = list(edges)
         names = [name for edge in edges for name in edge[:2]] + [m for c in channels for m in c.members]
-        bare = plan_of({name: {} for name in names}, edges, link=link, channels=channels, faults=faults, seed=seed)
+        bare = plan_of(
+            {name: {} for name in names}, edges, link=link, channels=channels, faults=faults, seed=seed
+        )
         plan = Plan(
             seed=seed,
             duration_s=1e9,
@@ -126,4 +136,4 @@ def configs(network: Network, **knobs: int | float) -> dict[str, GossipConfig]:
 
 def line(*names: str) -> list[Edge]:
     """Each linked to the next."""
-    return list(zip(names, names[1:], strict=False))
+    return list(pairwise(names))
