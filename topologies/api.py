@@ -19,7 +19,7 @@ from topologies.campaign import Settings, plan_campaign, run_campaign
 from topologies.difference import Diff
 from topologies.difference import diff as compare_runs
 from topologies.experiment import build_experiment, build_plan
-from topologies.fabrics import choose_fabric
+from topologies.fabrics import choose_fabric, enforcer_of
 from topologies.feasibility import expected_observations, warnings_of
 from topologies.folders import building, new_folder
 from topologies.graph import hops_from
@@ -195,8 +195,8 @@ def up(
     loaded = _with(load_spec(path, list((settings or {}).items())), seed, pcap=False)
     with naming(path):
         experiment = build_experiment(loaded, architecture or loaded.architectures[0], path.parent)
-    choose_fabric(loaded, "mininet")
-    keep_up(experiment, cli=cli, say=say)
+    chosen = choose_fabric(loaded, "mininet")
+    keep_up(experiment, enforcer_of(chosen), cli=cli, say=say)
 
 
 def report(folders: Iterable[Path | str], target: Path | str) -> Path:

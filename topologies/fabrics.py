@@ -46,7 +46,12 @@ def run_plan(plan: Plan, chosen: Chosen, folder: Path, *, pcap: bool = False) ->
     else:
         from underlay.emulation.fabric import Emulation
 
-        Emulation().run(plan, folder.absolute(), pcap=pcap)
+        Emulation().run(plan, folder.absolute(), pcap=pcap, enforcer=enforcer_of(chosen))
+
+
+def enforcer_of(chosen: Chosen) -> Literal["ether", "netem"]:
+    """Who makes the links on Mininet."""
+    return "netem" if chosen.enforcer == "netem" else "ether"
 
 
 def _probe_mininet(spec: Spec) -> tuple[Literal["ether", "netem"], str]:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from math import inf
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,11 +15,14 @@ from topologies.folders import building, new_folder
 from topologies.runner import Say
 from underlay.errors import Unavailable
 
+if TYPE_CHECKING:
+    from underlay.emulation.enforcers import EnforcerName
+
 _UP = "up; Ctrl-C takes it down; `birdhouse exec NODE COMMAND` and `birdhouse logs NODE` look inside"
 _A_LINE = 6
 
 
-def keep_up(experiment: Experiment, *, cli: bool, say: Say) -> None:
+def keep_up(experiment: Experiment, enforcer: EnforcerName, *, cli: bool, say: Say) -> None:
     """Run the experiment's plan until interrupted. Faults happen at their times; others by hand."""
     from underlay.emulation.blueprint import addresses
     from underlay.emulation.fabric import Emulation
@@ -28,7 +32,14 @@ def keep_up(experiment: Experiment, *, cli: bool, say: Say) -> None:
         say("coming up")
         told = [*_address_lines(addresses(plan.network)), _UP]
         started = partial.absolute()
-        Emulation().run(plan, started, verify=False, cli=cli, on_start=lambda: say("\n  ".join(told)))
+        Emulation().run(
+            plan,
+            started,
+            verify=False,
+            cli=cli,
+            enforcer=enforcer,
+            on_start=lambda: say("\n  ".join(told)),
+        )
 
 
 def _address_lines(addresses: Mapping[str, str]) -> list[str]:

@@ -24,14 +24,19 @@ def addresses(graph: Graph) -> dict[str, str]:
     }
 
 
-def build_network(graph: Graph) -> Network:
-    """A Mininet network of these devices, links and channels; addresses and routes come later."""
+def build_network(graph: Graph, link_class: Any = TapLink) -> Network:
+    """A Mininet network of these devices, links and channels; addresses and routes come later.
+
+    Args:
+        link_class: takes `model` (a spec for each direction) and `name`.
+    """
     network = Network()
     with network.batch():
         for device in graph.devices:
             network.addHost(device.name)
         for link in graph.links:
-            network.addLink(link.a, link.b, cls=TapLink, model=(link.forward, link.backward), name=link.name)
+            specs = link.forward, link.backward
+            network.addLink(link.a, link.b, cls=link_class, model=specs, name=link.name)
         for channel in graph.channels:
             network.addChannel(channel.name, channel.members)
     return network

@@ -58,18 +58,19 @@ def choose_enforcer(asked: str, *, shared: bool) -> tuple[Literal["ether", "nete
     for finding in examine():
         if not finding.good and finding.need == "emulation":
             raise Unavailable(f"{finding.name}: {finding.detail}", hint=finding.remedy)
-    if asked != "netem":
+    if asked != "netem":  # also for `auto`: only the ether can say of each frame what became of it
         return "ether", "TUN/TAP is here, so the ether can run the links' own models"
     if shared:
         raise Unavailable("netem cannot be a shared channel", key="fabric.enforcer", hint='use "ether"')
+    require_netem()
+    return "netem", "the kernel's netem delays and loses, without a record of single frames"
+
+
+def require_netem() -> None:
+    """Raises Unavailable where the kernel's netem is missing or miscounts."""
     found = _netem()
     if not found.good:
         raise Unavailable(found.detail, key="fabric.enforcer", hint=found.remedy)
-    raise Unavailable(
-        "runs are enforced by the ether, which accounts for every frame; netem is for Mininet's TCLink",
-        key="fabric.enforcer",
-        hint='use "ether"',
-    )
 
 
 # ------------------------------------------------------------------------------------------------- the probes
@@ -119,9 +120,14 @@ def _tried(name: str, probe: Callable[[], str], detail: str, remedy: str) -> Fin
 
 
 def _netem() -> Finding:
-    good = _has_discipline("netem", struct.pack("=6I", 0, 1000, 0, 0, 0, 0))
-    detail = "sch_netem is here" if good else "this kernel has no sch_netem"
-    return Finding("netem", good, detail, "extra", "modprobe sch_netem; Birdhouse's own ether does without")
+    from underlay.emulation import netem_qdisc
+
+    if not _has_discipline("netem", struct.pack("=6I", 0, 1000, 0, 0, 0, 0)):
+        remedy = 'modprobe sch_netem, or use the enforcer "ether", which does without'
+        return Finding("netem", False, "this kernel has no sch_netem", "extra", remedy)
+    good = netem_qdisc.counts_its_losses()
+    detail = "sch_netem is here" if good else "this kernel's sch_netem loses count of the frames it loses"
+    return Finding("netem", good, detail, "extra", 'Linux 6.13 has it right; use the enforcer "ether"')
 
 
 def _htb() -> Finding:

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
@@ -25,6 +25,9 @@ from underlay.emulation.processes import fork_first
 from underlay.emulation.programs import last_lines
 from underlay.errors import BirdhouseError, InputError, RunFailed, Unavailable
 from underlay.plan import Plan
+
+if TYPE_CHECKING:
+    from underlay.emulation.enforcers import EnforcerName
 
 
 class Emulation:
@@ -40,6 +43,7 @@ class Emulation:
         verify: bool = True,
         pcap: bool = False,
         cli: bool = False,
+        enforcer: EnforcerName = "ether",
         on_start: Callable[[], None] = lambda: None,
     ) -> None:
         """Run `plan` to its end; `folder` then holds `trace.jsonl`, `verdict.json`, `logs` and `devices`.
@@ -51,6 +55,7 @@ class Emulation:
             verify: probe every link before the run (6 to 15 s); without it the verdict is `not verified`.
             pcap: also write every link's frames to `captures`.
             cli: open Mininet's command line on this terminal; the run is over when it is left.
+            enforcer: who makes the links what the plan says.
             on_start: called when the run's clock starts.
 
         Raises:
@@ -59,10 +64,12 @@ class Emulation:
         """
         if os.geteuid() != 0:
             raise Unavailable("emulating a network needs root", hint="use sudo, or the simulation")
+        if enforcer == "netem":
+            _prepare_netem(plan, pcap)
         from underlay.emulation.layout import Layout
         from underlay.emulation.supervisor import Options, Supervisor, supervise
 
-        layout, options = Layout(folder), Options(verify, pcap, cli)
+        layout, options = Layout(folder), Options(verify, pcap, enforcer, cli)
         with _ended_by_sigterm(), Journal.open() as journal:
             layout.make(journal)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -85,6 +92,16 @@ class Emulation:
                     os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)  # returns when every process of the run is gone
                 ours.close()
+
+
+def _prepare_netem(plan: Plan, pcap: bool) -> None:
+    """Refuse what it cannot do before anything is made."""
+    from underlay.emulation import doctor, netem
+
+    doctor.require_netem()
+    netem.refuse(plan)
+    if pcap:
+        raise InputError("netem captures no frames", key="--pcap", hint='use the enforcer "ether"')
 
 
 class Terminated(KeyboardInterrupt):

@@ -1,17 +1,17 @@
 """The state of the network under faults: which devices have no power, which hops are cut, where packets then
 go.
 
-Owns that state and carries every change of it to the ether and, `route_convergence_s` later, to the kernels'
-routes. Knows nothing of processes. The same state machine as the simulation's carrier: a hop passes packets
-while both its ends have power and nothing cuts it; LinkUp mends a pair whatever cut it, Heal mends everything
-but power.
+Owns that state and carries every change of it to the enforcer and, `route_convergence_s` later, to the
+kernels' routes. Knows nothing of processes. The same state machine as the simulation's carrier: a hop passes
+packets while both its ends have power and nothing cuts it; LinkUp mends a pair whatever cut it, Heal mends
+everything but power.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from underlay.emulation.ether import Ether
+from underlay.emulation.enforcers import Enforcer
 from underlay.emulation.net import Network
 from underlay.emulation.unnumbered import replace_routes, route_table
 from underlay.errors import nearest
@@ -37,13 +37,13 @@ Pair = tuple[str, str]
 
 
 class Medium:
-    """A built network with its ether."""
+    """A built network with whoever enforces its links."""
 
-    def __init__(self, graph: Graph, network: Network, ether: Ether, routes: Routes) -> None:
+    def __init__(self, graph: Graph, network: Network, enforcer: Enforcer, routes: Routes) -> None:
         self.routes = routes
         self._graph = graph
         self._network = network
-        self._ether = ether
+        self._enforcer = enforcer
         self._neighbours = graph.neighbours()
         self._down: dict[str, None] = {}
         self._cut: dict[Pair, None] = {}
@@ -129,13 +129,13 @@ class Medium:
         again = [pair for pair in self._closed if pair not in closed]
         self._closed = closed
         if newly:
-            self._ether.cut(newly)
+            self._enforcer.cut(newly)
         if again:
-            self._ether.mend(again)
+            self._enforcer.mend(again)
 
     def _degrade(self, fault: Degrade) -> None:
         for medium, source, target, spec in self._changed_specs(fault):
-            self._ether.reshape(medium, source, target, spec)
+            self._enforcer.reshape(medium, source, target, spec)
 
     def _changed_specs(self, fault: Degrade) -> list[tuple[str, str, str, LinkSpec]]:
         found = []

@@ -25,11 +25,11 @@ import msgspec
 
 from underlay.emulation import stock
 from underlay.emulation.assembly import Assembly
-from underlay.emulation.blueprint import addresses, build_network, kernel_counters, ports, probe_points
+from underlay.emulation.blueprint import addresses
 from underlay.emulation.cleanup import Journal
 from underlay.emulation.control import Answer, ControlServer, Request, namespaces_of
 from underlay.emulation.device import Failed
-from underlay.emulation.ether import Ether
+from underlay.emulation.enforcers import EnforcerName, build_for, conclude, enforce, verify_links
 from underlay.emulation.health import CpuWatch, Findings, Promptness, judge
 from underlay.emulation.layout import Layout
 from underlay.emulation.machine import Machine
@@ -38,7 +38,7 @@ from underlay.emulation.net import Network
 from underlay.emulation.processes import default_signals, prepare_log, run_to_end
 from underlay.emulation.reactor import Reactor
 from underlay.emulation.unnumbered import configure_unnumbered, route_table
-from underlay.emulation.verification import LinkVerification, verify_links, verify_run
+from underlay.emulation.verification import LinkVerification
 from underlay.emulation.warm import learn, scouts
 from underlay.errors import RunFailed
 from underlay.faults import AnyFault, Crash, Pause, Restart, Resume
@@ -70,6 +70,8 @@ class Options(msgspec.Struct, frozen=True):
     """Probe every link before the run, which takes 6 to 15 s; without it the run is `not verified`."""
     pcap: bool = False
     """Write every frame to `captures`."""
+    enforcer: EnforcerName = "ether"
+    """Who makes the links what the plan says."""
     cli: bool = False
     """Open Mininet's command line on this terminal; the run is over when it is left."""
 
@@ -109,15 +111,14 @@ class Supervisor:
                 before = self._start(network)
                 assert self._t0_s is not None
                 self._reactor.run(self._over, self._t0_s + self._plan.duration_s)
-                self._reactor.unwatch(self._ether_pidfd)
+                self._unwatch_enforcer()
                 if self._problem is not None:
                     raise self._problem
-                totals = self._ether.stop()
+                after = conclude(self._enforcer, network)
                 t_s = self.t()
-                after = verify_run(totals, kernel_counters(network))
                 self._stop_devices()
             finally:
-                self._ether.kill()
+                self._enforcer.kill()
             self._trace.flush()
         health = self._cpu.summary(), self._promptness.summary()
         self._layout.finish(t_s, judge(before, after, *health, self._findings.lines))
@@ -132,30 +133,27 @@ class Supervisor:
         graph = self._plan.network
         routes = shortest_paths(graph)
         self._hops = hop_counts(routes)
-        network = build_network(graph)
+        network = build_for(self._options.enforcer, graph)
         try:
             configure_unnumbered(network, self._addresses, route_table(network, routes))
             assembly = Assembly(self._plan, self._layout, self._journal, self._addresses, lambda: self._hops)
             self._machines = assembly.machines(network, self._reactor, self, self._findings)
-            self._fork_ether(network, routes)
+            self._enforce(network, routes)
         except BaseException:
             network.stop()
             raise
         return network
 
-    def _fork_ether(self, network: Network, routes: Routes) -> None:
-        plan = self._plan
-        self._ether = Ether.fork(
-            plan.network,
-            ports(network),
-            plan.seed,
-            self._layout.ether_shard,
-            usage_interval_s=plan.usage_interval_s,
-            frame_class=plan.frame_class,
-        )
-        self._medium = Medium(plan.network, network, self._ether, routes)
-        self._ether_pidfd = os.pidfd_open(self._ether.pid)
-        self._reactor.watch(self._ether_pidfd, self._ether_ended)
+    def _enforce(self, network: Network, routes: Routes) -> None:
+        self._enforcer = enforce(self._options.enforcer, self._plan, network, self._reactor, self._layout)
+        self._medium = Medium(self._plan.network, network, self._enforcer, routes)
+        if self._enforcer.pid is not None:
+            self._enforcer_pidfd = os.pidfd_open(self._enforcer.pid)
+            self._reactor.watch(self._enforcer_pidfd, self._ether_ended)
+
+    def _unwatch_enforcer(self) -> None:
+        if self._enforcer.pid is not None:
+            self._reactor.unwatch(self._enforcer_pidfd)
 
     # ------------------------------------------------------------------------------------------------ the run
 
@@ -167,13 +165,13 @@ class Supervisor:
         )
         before = None
         if self._options.verify:
-            before = verify_links(self._ether, self._plan.network, probe_points(network))
+            before = verify_links(self._enforcer, self._plan.network, network)
         if self._options.pcap:
             self._layout.captures.mkdir()
-            self._ether.capture(self._layout.captures)
+            self._enforcer.capture(self._layout.captures)
         self._boot_nodes()
         self._t0_s = monotonic() + START_DELAY_S
-        self._ether.start(self._t0_s)
+        self._enforcer.start(self._t0_s)
         self._trace.write(0.0, RunStarted(FABRIC, self._plan.seed))
         for machine in self._machines.values():
             machine.go(self._t0_s)

@@ -100,7 +100,7 @@ def _measure(ether: Ether, network: Network, points: Sequence[ProbePoint], attem
     findings = [(check.status, f"{_name(check)}: {check.reason}") for check in directions]
     if error_ms is not None and error_ms > DELAY_ERROR_MAX_MS:
         findings.append(("invalid", f"the ether was late: delay error p99 {error_ms} ms over all links"))
-    verdict, reason = _verdict(findings)
+    verdict, reason = overall(findings)
     return LinkVerification(verdict, reason, round(monotonic() - began_s, 3), attempt, error_ms, directions)
 
 
@@ -143,7 +143,7 @@ def verify_run(totals: Totals, kernels: Mapping[tuple[str, str], LinkState]) -> 
         )
     elif totals.lag.frames < FRAMES_FOR_DELAY:
         findings.append(("not verified", f"{totals.lag.frames} frames are too few to tell the ether's lag"))
-    verdict, reason = _verdict(findings)
+    verdict, reason = overall(findings)
     return RunVerification(verdict, reason, totals.lag, round(totals.cpu_ratio, 3), directions)
 
 
@@ -165,7 +165,7 @@ def _count(hop: HopTotals, doubts: Mapping[tuple[str, str], Sequence[str]]) -> D
     )
 
 
-def _verdict(findings: Sequence[tuple[Status, str]]) -> tuple[Verdict, str]:
+def overall(findings: Sequence[tuple[Status, str]]) -> tuple[Verdict, str]:
     """The worst status decides, and its first findings say why."""
     for status in ("invalid", "not verified"):
         reasons = [reason for found, reason in findings if found == status]
