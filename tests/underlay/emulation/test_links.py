@@ -120,12 +120,12 @@ def test_a_line_of_devices_forwards_and_a_leaf_has_one_route() -> None:
         assert net["a"].namespace.addresses("a-eth0") == []
         assert (
             net["a"].cmd("ip route").strip()
-            == "default via 10.9.0.2 dev a-eth0 proto static src 10.9.0.1 onlink"
+            == "default via 10.9.0.2 dev a-eth0 proto static src 10.9.0.1 onlink congctl cubic"
         )
         assert net["b"].cmd("ip route").split("\r\n")[:3] == [
-            "10.9.0.1 dev b-eth0 proto static scope link src 10.9.0.2 ",
-            "10.9.0.3 dev b-eth1 proto static scope link src 10.9.0.2 ",
-            "10.9.0.4 via 10.9.0.3 dev b-eth1 proto static src 10.9.0.2 onlink ",
+            "10.9.0.1 dev b-eth0 proto static scope link src 10.9.0.2 congctl cubic ",
+            "10.9.0.3 dev b-eth1 proto static scope link src 10.9.0.2 congctl cubic ",
+            "10.9.0.4 via 10.9.0.3 dev b-eth1 proto static src 10.9.0.2 onlink congctl cubic ",
         ]
         assert net["a"].IP() == net["a"].intf().updateIP() == "10.9.0.1"
         # Nobody asked who has which address, however much was sent.
