@@ -24,7 +24,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from edge.events import Delivered, Discarded
-from edge.gossip.intervals import Intervals
+from edge.intervals import Intervals
 from edge.mqtt.messages import (
     CLIENT,
     NO_MATCHING_SUBSCRIBERS,

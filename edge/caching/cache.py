@@ -39,8 +39,12 @@ class Stored(msgspec.Struct, frozen=True):
         return self.age_s(now_s) < self.lifetime_s
 
     def served(self, now_s: float) -> Representation:
-        """What a client gets: Max-Age is what is left of it, in whole seconds; nothing once it is stale."""
-        left_s = int(max(0.0, self.lifetime_s - self.age_s(now_s)))
+        """What a client gets: Max-Age is what is left of it, nothing once it is stale.
+
+        To the nearest second, which is all that the option can say: cut off, a notification passed on over
+        three caches would lose three seconds.
+        """
+        left_s = round(max(0.0, self.lifetime_s - self.age_s(now_s)))
         return msgspec.structs.replace(self.representation, max_age_s=left_s)
 
     def size_bytes(self, path: Path) -> int:

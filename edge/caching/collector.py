@@ -14,7 +14,7 @@ from edge.caching.origin import LOG
 from edge.caching.proxy import LOCAL, Proxy, Reply
 from edge.coap.messages import CONTENT, NOT_FOUND, VALID, Representation
 from edge.events import Delivered, Discarded
-from edge.gossip.intervals import Intervals
+from edge.intervals import Intervals
 from edge.observation import Observation, Observed
 from underlay.node import Context, address
 from underlay.trace import Malformed

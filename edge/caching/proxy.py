@@ -209,8 +209,8 @@ class Proxy:
                     self._renew(ctx, pursuit)
 
     def _on_answer(self, ctx: Context, pursuit: Pursuit, response: Representation, observed: bool) -> None:
-        path = pursuit.path
-        stored = self._cache.take_in(path, response, ctx.now)
+        path, now_s = pursuit.path, ctx.now
+        stored = self._cache.take_in(path, response, now_s)
         pursuit.pending = False
         self._stop_timers(ctx, pursuit)
         if not observed:
@@ -234,7 +234,7 @@ class Proxy:
         if response.code != VALID:
             for observer in observers:
                 if observer not in answered:
-                    self._reply(ctx, observer, path, stored.served(ctx.now), goes_on)
+                    self._reply(ctx, observer, path, stored.served(now_s), goes_on)
         if not pursuit.observers:
             self._end(ctx, pursuit)
             return
@@ -322,8 +322,9 @@ class Proxy:
         observed: bool,
     ) -> None:
         """Answer a request with what is stored now."""
-        shown = stored.served(ctx.now)
-        self._count(ctx, path, outcome, stored.age_s(ctx.now), stored.lifetime_s)
+        now_s = ctx.now
+        shown = stored.served(now_s)
+        self._count(ctx, path, outcome, stored.age_s(now_s), stored.lifetime_s)
         if shown.code == CONTENT and shown.etag in etags:
             shown = Representation(VALID, etag=shown.etag, max_age_s=shown.max_age_s)
         self._reply(ctx, client, path, shown, observed)

@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterator
 from itertools import islice
 from zlib import crc32
 
-from edge.gossip.intervals import Intervals
 from edge.gossip.messages import BOUNDS_MAX, ItemId, StreamDigest, StreamId
+from edge.intervals import Intervals
 
 STREAMS_KNOWN_MAX = 65_536
 """Streams that are told apart; beyond it the one unchanged for longest is forgotten."""

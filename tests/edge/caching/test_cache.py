@@ -44,7 +44,9 @@ def test_what_may_be_stored(response: Representation, stored: bool) -> None:
     [
         pytest.param(10, 100.0, True, 10, id="new: all of it is left"),
         pytest.param(10, 103.0, True, 7, id="replayed after 3 s: reduced by 3 s"),
-        pytest.param(10, 103.4, True, 6, id="what is left is rounded down"),
+        pytest.param(10, 103.4, True, 7, id="what is left is rounded to the nearest second"),
+        pytest.param(10, 103.6, True, 6, id="whichever that is"),
+        pytest.param(2, 100.001, True, 2, id="passed on at once: all of it"),
         pytest.param(10, 109.99, True, 0, id="nearly over"),
         pytest.param(10, 110.0, False, 0, id="over"),
         pytest.param(0, 100.0, False, 0, id="Max-Age 0 is never fresh"),

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from edge.gossip.fetch import Fetch
 from edge.gossip.frames import carries_payload
 from edge.gossip.holdings import Holdings
-from edge.gossip.intervals import Intervals
 from edge.gossip.messages import (
     CHUNKS_MAX,
     GOSSIP_PROTOCOL,
@@ -29,6 +28,7 @@ from edge.gossip.messages import (
     Want,
 )
 from edge.gossip.tree import Tree
+from edge.intervals import Intervals
 from underlay.messages import MalformedMessage
 
 NUMBERS = st.sets(st.integers(0, 40))
