@@ -1,9 +1,9 @@
 """The receiving half of a modelled TCP connection.
 
 Owns what has arrived, when complete messages go to the node, and when to acknowledge: at once while the
-connection is young, after two full segments, and for anything out of order; otherwise after 40 ms, unless an
-answer carries the acknowledgement (RFC 1122 §4.2.3.2, RFC 2018, and Linux's quick-acknowledgement and
-interactive modes).
+connection is young, after two full segments, for anything out of order, and when the node has read a message
+that two short segments or one-way traffic brought; otherwise after 40 ms, unless an answer carries the
+acknowledgement (RFC 1122 §4.2.3.2, RFC 2018, and Linux's quick-acknowledgement and interactive modes).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Receiver:
 
     __slots__ = (
         "_acknowledged", "_again", "_beyond", "_due_s", "_interactive", "_last_s", "_mss_bytes", "_quick",
-        "_stream", "_unacknowledged", "echo_s", "next",
+        "_short", "_stream", "_unacknowledged", "echo_s", "next",
     )  # fmt: skip
 
     def __init__(self, stream: Stream) -> None:
@@ -39,6 +39,8 @@ class Receiver:
         self._again: Ranges = ()
         """What arrived a second time since the last acknowledgement (RFC 2883)."""
         self._unacknowledged = 0
+        self._short = 0
+        """Segments among them that end a message: the node has read them."""
         self._acknowledged = 0
         self._due_s = inf
         self._quick = 0
@@ -55,6 +57,7 @@ class Receiver:
             self._quick = _QUICK_ACKS
         self._last_s = agenda.now
         self._mss_bytes = max(self._mss_bytes, end - seq)
+        self._short += end - seq < self._mss_bytes
         if seq <= self._acknowledged:
             self.echo_s = sent_s
         if seq > self.next or end <= self.next:
@@ -68,8 +71,11 @@ class Receiver:
         filled = bool(self._beyond)
         self._advance(end)
         self._unacknowledged += end - seq
-        quick = self._quick and not self._interactive
-        if filled or quick or self._unacknowledged > self._mss_bytes:
+        if self._interactive:
+            due = self._short > 1
+        else:
+            due = self._short > 0 or self._quick > 0
+        if due or filled or self._unacknowledged > self._mss_bytes:
             self._acknowledge_now()
         elif self._due_s == inf:
             self._due_s = agenda.now + DELAYED_ACK_S
@@ -78,7 +84,7 @@ class Receiver:
 
     def acknowledge(self, with_data: bool) -> tuple[int, Ranges]:
         """What a segment that leaves now says about what was received."""
-        self._unacknowledged = 0
+        self._unacknowledged = self._short = 0
         self._acknowledged = self.next
         self._due_s = inf
         self._quick -= self._quick > 0
