@@ -57,9 +57,11 @@ class Exchange(Overlay):
         for peer in self.tree.next_turn(now, 1):
             if self.tree.is_forgotten(peer, now, self._interval_s):
                 self._ask(ctx, peer)
-                self._watch_by(ctx, now)
+                self._watch_by(ctx, self._next_check_s())
             else:
                 ctx.send(self._at(peer), self._digest(self._listed(now)))
+        if not self.tree.eager:
+            self._replace(ctx)
         changed = self.holdings.hash != self._announced_hash
         self._announced_hash = self.holdings.hash
         shortest_s = self.config.announce_interval_s
@@ -152,7 +154,7 @@ class Exchange(Overlay):
                 self.tree.edges[peer].pruned_s = ctx.now
                 ctx.send(self._at(peer), Prune())
             else:
-                self._watch_by(ctx, ctx.now)
+                self._watch_by(ctx, self._next_check_s())
         budget = SERVED_MAX
         for want in graft.wants:
             budget -= self._serve(ctx, peer, want, budget)
@@ -212,7 +214,7 @@ class Exchange(Overlay):
                     fetch.strain = 0.0
                     eager = self.tree.attach(peer, ctx.now)
                     self._ask(ctx, peer)
-                    self._watch_by(ctx, ctx.now)
+                    self._watch_by(ctx, self._next_check_s())
             ctx.send(self._at(peer), Graft(tuple(wants), eager))
         if not fetch.missing:
             for peer in fetch.overflowed:

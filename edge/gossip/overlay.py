@@ -68,9 +68,10 @@ class Overlay(Node):
         ctx.send(self._at(peer), Graft((), eager=True))
         if ask:
             self._ask(ctx, peer)
-        self._watch_by(ctx, ctx.now)
+        self._watch_by(ctx, self._next_check_s())
 
     def _prune(self, ctx: Context, peer: str) -> None:
+        """Make the edge lazy at both ends; not over and over, where the other end does not hear it."""
         edge = self.tree.edges[peer]
         if edge.eager or ctx.now - edge.pruned_s > 1.0:
             edge.pruned_s = ctx.now
@@ -86,6 +87,7 @@ class Overlay(Node):
                 self._watch_by(ctx, ctx.now + self._answer.limit_s)
 
     def _watch(self, ctx: Context) -> None:
+        """Ask who is silent, give up who does not answer, and find somebody else."""
         now, tree = ctx.now, self.tree
         self._watch_s = inf
         dead = tree.take_dead(now, self._answer.limit_s)
@@ -101,7 +103,7 @@ class Overlay(Node):
             self._replace(ctx)
         if not tree.any_asked():
             self._helpers.clear()
-        self._watch_by(ctx, tree.next_check_s(self._answer.limit_s))
+        self._watch_by(ctx, self._next_check_s())
 
     def _replace(self, ctx: Context) -> None:
         """Put an edge in the place of a dead one: to whoever had most news while it was silent."""
@@ -116,11 +118,13 @@ class Overlay(Node):
                 self._attach(ctx, peer, ask=True)
 
     def _watch_by(self, ctx: Context, due_s: float) -> None:
-        if due_s == ctx.now:
-            due_s = self.tree.next_check_s(self._answer.limit_s)
+        """Call `_watch` at `due_s` at the latest."""
         if due_s < self._watch_s:
             self._watch_s = max(due_s, ctx.now + 0.05)
             ctx.set_timer(WATCH, self._watch_s - ctx.now)
+
+    def _next_check_s(self) -> float:
+        return self.tree.next_check_s(self._answer.limit_s)
 
     def _heard(self, peer: str, now: float) -> bool:
         """A sign of life; whether it was asked for."""

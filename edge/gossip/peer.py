@@ -132,9 +132,9 @@ class GossipPeer(Exchange):
             ctx.send(in_range(name), message)
 
     def _on_news_from(self, ctx: Context, peer: str, eager: bool, hops: int) -> None:
-        self.tree.count(ctx.now)
         """A neighbour was first with an item: in the tree it becomes, or stays, eager (SRDS 2007, algorithm
         1)."""
+        self.tree.count(ctx.now)
         if peer in self.relay.peers:
             self.relay.useful(peer, hops)
         elif eager:
