@@ -136,7 +136,7 @@ class Proxy:
         stored = self._cache.get(path)
         if stored is not None and stored.is_fresh(now_s):
             observe = observe and is_success(stored.representation.code)
-            self._serve(ctx, client, path, stored, "hit", etags, observe)
+            self._serve(ctx, now_s, client, path, stored, "hit", etags, observe)
             if observe:
                 pursuit = self._pursuit(path)
                 pursuit.observers[client] = None
@@ -229,7 +229,7 @@ class Proxy:
         for client in waiting:
             outcome = "joined" if client.joined else first
             observes = goes_on and client.client in pursuit.observers
-            self._serve(ctx, client.client, path, stored, outcome, client.etags, observes)
+            self._serve(ctx, now_s, client.client, path, stored, outcome, client.etags, observes)
         answered = {client.client for client in waiting}
         if response.code != VALID:
             for observer in observers:
@@ -314,6 +314,7 @@ class Proxy:
     def _serve(
         self,
         ctx: Context,
+        now_s: float,
         client: int,
         path: Path,
         stored: Stored,
@@ -321,8 +322,8 @@ class Proxy:
         etags: tuple[bytes, ...],
         observed: bool,
     ) -> None:
-        """Answer a request with what is stored now."""
-        now_s = ctx.now
+        """Answer a request with what is stored. `now_s` is the same for all that one handler does: a clock
+        goes on meanwhile, and what has just come would be of some age."""
         shown = stored.served(now_s)
         self._count(ctx, path, outcome, stored.age_s(now_s), stored.lifetime_s)
         if shown.code == CONTENT and shown.etag in etags:
