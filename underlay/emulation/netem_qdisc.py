@@ -119,8 +119,8 @@ def read(route_socket: RouteSocket) -> dict[int, Counters]:
 def counts_its_losses() -> bool:
     """Whether frames that the inner discipline loses leave the outer one's count.
 
-    Before Linux 6.13, and stable kernels repaired then, they stay in it until the queue seems full and nothing
-    passes any more.
+    Before Linux 6.13, and stable kernels repaired then, they stay in it until the queue seems full and
+    nothing passes any more.
 
     Tried on a loopback that nobody uses. Needs root and sch_netem.
     """

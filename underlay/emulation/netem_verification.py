@@ -13,7 +13,7 @@ frames of the run were nobody noted, so a run on netem is never more than `not v
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import inf, sqrt
+from math import asin, inf, pi, sin, sqrt
 from statistics import linear_regression, median
 from time import monotonic
 
@@ -109,7 +109,7 @@ def judge_stream(stream: Stream, place: int, seen: Observations, dropped: Droppe
     errors_ms, shift_ms, chance_ms = _delay_errors(spec, schedule_s, delays_ms)
     late_ms = percentile([abs(error_ms) for error_ms in errors_ms], 0.99)
     missing = len(sent_s) - len(delays_ms)
-    expected, deviation = expected_losses(spec, len(sent_s))
+    fewest, most = loss_bounds(spec, len(sent_s))
     kbps = _rate_kbps(spec, stream.size_bytes, schedule_s, delays_ms) if stream.limited else None
     asked_kbps = stream.spec.rate_kbps
     scale = stream.time_scale * stream.rate_scale
@@ -120,8 +120,8 @@ def judge_stream(stream: Stream, place: int, seen: Observations, dropped: Droppe
         ),
         (dropped.full, f"{dropped.full} frames found the queue full"),
         (
-            abs(dropped.lost - expected) > DEVIATIONS_MAX * deviation + 1.0,
-            f"{dropped.lost} of {len(sent_s)} frames lost, {expected:.1f} +- {deviation:.1f} expected",
+            not fewest <= dropped.lost <= most,
+            f"{dropped.lost} of {len(sent_s)} frames lost, {fewest:.0f} to {most:.0f} expected",
         ),
         (
             late_ms is not None and late_ms > DELAY_ERROR_MAX_MS,
@@ -174,22 +174,24 @@ def judge_stream(stream: Stream, place: int, seen: Observations, dropped: Droppe
     )
 
 
-def expected_losses(spec: LinkSpec, frames: int) -> tuple[float, float]:
-    """Mean and standard deviation of how many of `frames` a Gilbert-Elliott link loses.
+def loss_bounds(spec: LinkSpec, frames: int, deviations: float = DEVIATIONS_MAX) -> tuple[float, float]:
+    """Between which numbers of `frames` a Gilbert-Elliott link loses, but for chance.
 
-    States `n` frames apart correlate by (1 - p - r)^n, which widens the binomial deviation by
-    (1 + c) / (1 - c) under the root, c = 1 - p - r.
+    The arcsine of the root of a share has nearly the same deviation whatever the share, and a nearly normal
+    distribution also where losses are few (Anscombe, Biometrika 1948). States n frames apart correlate by
+    c^n, c = 1 - p - r, which widens it by the root of (1 + c) / (1 - c).
 
-    >>> expected_losses(LinkSpec(loss_ratio=0.1), 1000)
-    (100.0, 9.486832980505138)
+    >>> [round(bound) for bound in loss_bounds(LinkSpec(loss_ratio=0.1), 1000)]
+    [61, 147]
     """
     share = spec.loss_ratio
-    if share in (0.0, 1.0):
-        return share * frames, 0.0
+    if share in (0.0, 1.0) or not frames:
+        return share * frames, share * frames
     leave = min(1.0 / spec.burst_frames, 1.0 - share)
     correlation = 1.0 - leave - leave * share / (1.0 - share)
-    widening = (1.0 + correlation) / (1.0 - correlation)
-    return share * frames, sqrt(frames * share * (1.0 - share) * widening)
+    angle = asin(sqrt(share))
+    spread = deviations * 0.5 * sqrt((1.0 + correlation) / (1.0 - correlation) / frames)
+    return frames * sin(max(0.0, angle - spread)) ** 2, frames * sin(min(pi / 2.0, angle + spread)) ** 2
 
 
 # ----------------------------------------------------------------------------------------------- measurements
@@ -302,11 +304,11 @@ def _count(direction: Direction, kernels: Mapping[tuple[str, str], LinkState]) -
                 f"{direction.target} received {target.rx_packets} of {source.tx_packets} frames sent"
             )
     lost, through = direction.run_losses()
-    expected, deviation = expected_losses(direction.planned, through)
+    fewest, most = loss_bounds(direction.planned, through)
     if direction.was_reshaped:
         doubts.append("its spec changed during the run: losses were not checked")
-    elif abs(lost - expected) > DEVIATIONS_MAX * deviation + 1.0:
-        problems.append(f"{lost} of {through} frames lost, {expected:.1f} +- {deviation:.1f} expected")
+    elif not fewest <= lost <= most:
+        problems.append(f"{lost} of {through} frames lost, {fewest:.0f} to {most:.0f} expected")
     status: Status = "invalid" if problems else "not verified" if doubts else "ok"
     return DirectionCount(
         medium=direction.medium,
