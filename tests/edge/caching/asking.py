@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -88,16 +89,16 @@ def endpoint(server: str = NAME) -> BindingPlan:
     return BindingPlan(ENDPOINT, partial(ModelEndpoint, server), no_engine, PORT)
 
 
-def birdhouse(max_age_s: int = 10, **kinds: int) -> Caching:
+def birdhouse(max_age_s: int = 10, tuning: Tuning = TUNING) -> Caching:
     """A birdhouse that serves what it observed to whoever asks."""
-    config = OriginConfig(kinds or {"temperature": max_age_s, "photograph": max_age_s}, tuning=TUNING)
+    config = OriginConfig({"temperature": max_age_s, "photograph": max_age_s}, tuning=tuning)
     return Caching(CachingConfig(ProxyConfig({}, serves=False), config))
 
 
-def cache(parents: Mapping[str, tuple[str, ...]], **proxy: object) -> Caching:
+def cache(parents: Mapping[str, tuple[str, ...]], tuning: Tuning = TUNING, **proxy: Any) -> Caching:
     """A cache between."""
     config = msgspec.convert({"parents": dict(parents), **proxy}, ProxyConfig)
-    return Caching(CachingConfig(msgspec.structs.replace(config, tuning=TUNING)))
+    return Caching(CachingConfig(msgspec.structs.replace(config, tuning=tuning)))
 
 
 def subscriber(parents: Mapping[str, tuple[str, ...]], **collector: object) -> Caching:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ FAST = LinkSpec(rate_kbps=10_000.0, delay_ms=5.0)
 CLIENTS = ("phone1", "phone2", "phone3")
 
 
-def world_of(max_age_s: int = 10, rate_per_s: float = 0.0, seed: int = 0, **proxy: object) -> World:
+def world_of(max_age_s: int = 10, rate_per_s: float = 0.0, seed: int = 0, **proxy: Any) -> World:
     """cam - hub - three phones; the hub caches."""
     asking = get("hub", "cam/temperature") if rate_per_s else None
     plan = plan_of(

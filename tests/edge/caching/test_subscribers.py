@@ -41,7 +41,7 @@ def world_of(
     for n, cam in enumerate(CAMS):
         sensor = SensorConfig(kind, period_s, 2.0 + 0.1 * n, SENSING_S, n, seed)
         nodes[cam] = {
-            "caching": partial(birdhouse, 3, **{kind: 3}),
+            "caching": partial(birdhouse, 3),
             "sensors": partial(Sensors, (sensor,), "caching"),
         }
     nodes["sink"] = {"caching": partial(subscriber, PARENTS, deliver_to="sink", **collector), "sink": Sink}

@@ -10,12 +10,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from edge.caching.log import Entry
 from edge.coap.messages import Cancel
 from edge.sink import Sink
-from tests.edge.caching.asking import Ask, Client, birdhouse, cache, endpoint, get, observed, subscriber
+from tests.edge.caching.asking import (
+    TUNING,
+    Ask,
+    Client,
+    birdhouse,
+    cache,
+    endpoint,
+    get,
+    observed,
+    subscriber,
+)
 from tests.edge.coap.street import Street, coap_client, free_port
 from underlay.link import LinkSpec
 from underlay.messages import Message
@@ -28,11 +39,19 @@ needs_coap_client = pytest.mark.skipif(
     shutil.which("coap-client-notls") is None, reason="needs libcoap's coap-client"
 )
 PHOTOGRAPH = bytes(range(256)) * 20
-DEVICES: dict[str, dict[str, Callable[[], Node]]] = {
-    "cam": {"caching": partial(birdhouse, 60)},
-    "hub": {"caching": partial(cache, {"cam": ("cam",)})},
-    "phone": {"client": Client},
-}
+Devices = dict[str, dict[str, Callable[[], Node]]]
+
+
+def devices(confirm_interval_s: float) -> Devices:
+    tuning = msgspec.structs.replace(TUNING, confirm_interval_s=confirm_interval_s)
+    return {
+        "cam": {"caching": partial(birdhouse, 60, tuning)},
+        "hub": {"caching": partial(cache, {"cam": ("cam",)}, tuning)},
+        "phone": {"client": Client},
+    }
+
+
+DEVICES = devices(0.0)
 
 Step = tuple[str, str, Message, int]
 """A device's node gets a message, and then so many answers have reached the phone."""
@@ -63,10 +82,10 @@ def told(records: list[Record]) -> list[dict[str, Any]]:
 EVENTS = ("test-saw", "test-failed", "served", "origin-served")
 
 
-def modelled() -> tuple[dict[str, list[dict[str, Any]]], Counter[tuple[str, str]]]:
+def modelled(street: Devices) -> tuple[dict[str, list[dict[str, Any]]], Counter[tuple[str, str]]]:
     fast = LinkSpec(rate_kbps=100_000.0, delay_ms=0.1)
-    bindings = {device: [endpoint("client" if device == "phone" else "caching")] for device in DEVICES}
-    world = World(plan_of(DEVICES, [("cam", "hub", fast), ("phone", "hub", fast)], bindings=bindings))
+    bindings = {device: [endpoint("client" if device == "phone" else "caching")] for device in street}
+    world = World(plan_of(street, [("cam", "hub", fast), ("phone", "hub", fast)], bindings=bindings))
     for n, (device, node, message, _) in enumerate(steps()):
         world.run_until(float(n))
         world.inject(f"{device}/{node}", message)
@@ -76,8 +95,10 @@ def modelled() -> tuple[dict[str, list[dict[str, Any]]], Counter[tuple[str, str]
     return _by_event(records), _packets(records)
 
 
-async def real(folder: Path) -> tuple[dict[str, list[dict[str, Any]]], Counter[tuple[str, str]]]:
-    async with Street(folder, DEVICES, free_port()) as street:
+async def real(
+    folder: Path, devices: Devices
+) -> tuple[dict[str, list[dict[str, Any]]], Counter[tuple[str, str]]]:
+    async with Street(folder, devices, free_port()) as street:
         for device, node, message, answers in steps():
             street.tell(device, node, message)
             await street.until(lambda count=answers: len(street.records("test-saw")) >= count)  # type: ignore[misc]
@@ -87,11 +108,18 @@ async def real(folder: Path) -> tuple[dict[str, list[dict[str, Any]]], Counter[t
     return _by_event(records), _packets(records)
 
 
-def test_the_model_does_what_aiocoap_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "confirm_interval_s",
+    [
+        pytest.param(0.0, id="every notification confirmed"),
+        pytest.param(300.0, id="only the first notification confirmed"),
+    ],
+)
+def test_the_model_does_what_aiocoap_does(tmp_path: Path, confirm_interval_s: float) -> None:
     """Misses, hits, validation, an error, an observation that is cancelled, blocks: the same answers, the
     same events at cache and origin, and the same number of packets of each kind from each device."""
-    real_events, real_packets = asyncio.run(real(tmp_path))
-    model_events, model_packets = modelled()
+    real_events, real_packets = asyncio.run(real(tmp_path, devices(confirm_interval_s)))
+    model_events, model_packets = modelled(devices(confirm_interval_s))
     assert real_events == model_events
     assert real_packets == model_packets
 
@@ -150,14 +178,14 @@ def test_coap_client_observes(tmp_path: Path, asked: str) -> None:
 
 
 def test_a_sink_gets_everything_over_aiocoap(tmp_path: Path) -> None:
-    devices: dict[str, dict[str, Callable[[], Node]]] = {
+    street_of_three: Devices = {
         "cam": {"caching": partial(birdhouse, 60)},
         "hub": {"caching": partial(cache, {"cam": ("cam",)})},
         "sink": {"caching": partial(subscriber, {"cam": ("hub", "cam")}, deliver_to="sink"), "sink": Sink},
     }
 
     async def scenario() -> None:
-        async with Street(tmp_path, devices, free_port()) as street:
+        async with Street(tmp_path, street_of_three, free_port()) as street:
             for sequence in range(10):
                 kind, payload = ("photograph", PHOTOGRAPH) if sequence % 5 == 4 else ("temperature", b"21.5")
                 street.tell("cam", "caching", observed(sequence, payload, kind))
