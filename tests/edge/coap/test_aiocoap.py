@@ -79,10 +79,13 @@ def told(records: list[Record]) -> list[dict[str, Any]]:
     return [{key: value for key, value in record.items() if key not in without} for record in records]
 
 
+Outcome = tuple[dict[str, list[dict[str, Any]]], Counter[tuple[str, str]]]
+"""Events by their names, and how many packets of each kind each device sent."""
+
 EVENTS = ("test-saw", "test-failed", "served", "origin-served")
 
 
-def modelled(street: Devices) -> tuple[dict[str, list[dict[str, Any]]], Counter[tuple[str, str]]]:
+def modelled(street: Devices) -> Outcome:
     fast = LinkSpec(rate_kbps=100_000.0, delay_ms=0.1)
     bindings = {device: [endpoint("client" if device == "phone" else "caching")] for device in street}
     world = World(plan_of(street, [("cam", "hub", fast), ("phone", "hub", fast)], bindings=bindings))
@@ -95,9 +98,7 @@ def modelled(street: Devices) -> tuple[dict[str, list[dict[str, Any]]], Counter[
     return _by_event(records), _packets(records)
 
 
-async def real(
-    folder: Path, devices: Devices
-) -> tuple[dict[str, list[dict[str, Any]]], Counter[tuple[str, str]]]:
+async def real(folder: Path, devices: Devices) -> Outcome:
     async with Street(folder, devices, free_port()) as street:
         for device, node, message, answers in steps():
             street.tell(device, node, message)
