@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 TEXT_PX = 12.0
 SMALL_PX = 11.0
+LETTER_PX = 7.6
+"""Width of a bold letter of TEXT_PX, wide ones included."""
 
 
 class Canvas:
@@ -83,6 +85,20 @@ class Canvas:
                 text, (1.0, y_px / height), xycoords="axes fraction", xytext=(x_px, 0), color=colour,
                 textcoords="offset points", va="center", fontsize=TEXT_PX, fontweight="bold",
                 annotation_clip=False,
+            )  # fmt: skip
+
+    def label_points(self, labels: Sequence[tuple[float, float, str, str, bool]]) -> None:
+        """Write (x, y, text, colour, whether on the right) beside points, moved apart where they overlap."""
+        height = self.axes.get_position().height * self.height_px
+        to_fraction = self.axes.transData + self.axes.transAxes.inverted()
+        wanted = [to_fraction.transform((x, y))[1] * height for x, y, *_ in labels]
+        for (x, y, text, colour, right), at, had in zip(
+            labels, apart(wanted, gap=TEXT_PX * 1.2, end=height), wanted, strict=True
+        ):
+            self.axes.annotate(
+                text, (x, y), xytext=(10 if right else -10, at - had), textcoords="offset points",
+                va="center", ha="left" if right else "right", fontsize=TEXT_PX, fontweight="bold",
+                color=colour, annotation_clip=False,
             )  # fmt: skip
 
     def _plain(self) -> None:

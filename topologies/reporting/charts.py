@@ -22,7 +22,7 @@ from topologies.metrics.delivery import QUANTILES
 from topologies.metrics.outages import Outage
 from topologies.metrics.summary import Summary
 from topologies.metrics.survivability import survivability
-from topologies.reporting.canvas import SMALL_PX, TEXT_PX, Canvas
+from topologies.reporting.canvas import LETTER_PX, SMALL_PX, Canvas
 from topologies.reporting.palette import ALERT, GRID, INK, MUTED, PAPER, Palette
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def delivery_over_time(summaries: Sequence[Summary], palette: Palette, *, wide: 
 
 def latency(summaries: Sequence[Summary], palette: Palette) -> str:
     """Cumulative share of all pairs over latency: a curve that ends below 1 never delivered the rest."""
-    canvas = Canvas(480, 330, left=44, right=112, top=22, bottom=42)
+    canvas = Canvas(480, 330, left=44, right=_room(summaries, " 99.9 %"), top=22, bottom=42)
     axes = canvas.axes
     finite = [q for s in summaries for q in s.delivery.quantiles_s if q is not None and q > 0]
     deadline_s = summaries[0].run.deadline_s
@@ -126,11 +126,6 @@ def front(summaries: Sequence[Summary], palette: Palette, *, against: str) -> st
     axes.set_ylim(0, top or 1.0)
     for name, (x, y) in means.items():
         axes.plot([x], [y], "o", color=palette[name], markersize=11, clip_on=False, zorder=4)
-        right = x < highest * 0.8
-        axes.annotate(
-            name, (x, y), xytext=(10 if right else -10, 0), textcoords="offset points", va="center",
-            ha="left" if right else "right", fontsize=TEXT_PX, fontweight="bold", color=palette[name],
-        )  # fmt: skip
     axes.locator_params(nbins=6, steps=[1, 2, 5, 10])
     if against == "latency":
         latencies = [y for _, y in means.values() if y > 0]
@@ -142,6 +137,7 @@ def front(summaries: Sequence[Summary], palette: Palette, *, against: str) -> st
     else:
         _percent_axis(axes)
     axes.grid(axis="x", color=GRID, linewidth=1)
+    canvas.label_points([(x, y, name, palette[name], x < highest * 0.8) for name, (x, y) in means.items()])
     axes.set_xlabel("packets on air for each delivered observation", fontsize=SMALL_PX, labelpad=6)
     return canvas.svg(f"front-{against}", f"Messages against {against}", palette)
 
@@ -196,7 +192,7 @@ def by_device(
 
 def survival(summaries: Sequence[Summary], palette: Palette) -> str:
     """survivability(k) with its intervals."""
-    canvas = Canvas(480, 300, left=44, right=96, top=14, bottom=42)
+    canvas = Canvas(480, 300, left=44, right=_room(summaries), top=14, bottom=42)
     axes = canvas.axes
     ends = []
     for curve in survivability(summaries):
@@ -236,10 +232,11 @@ def _over_time(
     height_px: float,
     step: bool,
 ) -> Canvas:
+    room = _room(summaries)
     canvas = (
-        Canvas(1040, height_px, left=52, right=96, top=30, bottom=34)
+        Canvas(1040, height_px, left=52, right=room, top=30, bottom=34)
         if wide
-        else Canvas(400, max(200, height_px - 40), left=42, right=70, top=30, bottom=34)
+        else Canvas(400, max(200, height_px - 40), left=42, right=room, top=30, bottom=34)
     )
     axes = canvas.axes
     run = summaries[0].run
@@ -291,6 +288,12 @@ def _extremes(values: NDArray[np.float64]) -> Series:
         np.min(np.where(np.isnan(values), np.inf, values), axis=0),
         np.max(np.where(np.isnan(values), -np.inf, values), axis=0),
     )
+
+
+def _room(summaries: Sequence[Summary], after: str = "") -> float:
+    """Pixels right of a chart for the names of its lines, each with `after` behind it."""
+    longest = max((len(name) for name in architectures(summaries)), default=0)
+    return 14.0 + LETTER_PX * (longest + len(after))
 
 
 def _label_lines(
