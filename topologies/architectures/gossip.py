@@ -6,12 +6,11 @@ from functools import partial
 
 import msgspec
 
-from edge.gossip.messages import GOSSIP_PROTOCOL
+from edge.gossip.frames import carries_payload
 from edge.gossip.peer import GossipConfig, GossipPeer
 from topologies.architectures import Deployment
 from topologies.architectures.options import GossipOptions
 from topologies.experiment import PORTS, Experiment
-from underlay.frames import udp_classifier
 from underlay.plan import DevicePlan
 
 
@@ -36,4 +35,4 @@ def deploy(experiment: Experiment) -> Deployment:
             **knobs,
         )
         devices[device] = DevicePlan(nodes=(experiment.node(partial(GossipPeer, config)),))
-    return Deployment(devices, udp_classifier(PORTS[experiment.architecture], GOSSIP_PROTOCOL))
+    return Deployment(devices, partial(carries_payload, port=PORTS[experiment.architecture]))
