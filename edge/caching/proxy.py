@@ -116,6 +116,8 @@ class Proxy:
         self._by_token: dict[int, Pursuit] = {}
         self._asked_for: dict[int, Path] = {}
         """What each client wants, as long as it does."""
+        self._answering: dict[str, str] = {}
+        """By birdhouse: the parent that last answered about it."""
         self._avoided_until_s: dict[str, float] = {}
         self._resting_until_s: dict[Path, float] = {}
         self._tokens = 0
@@ -211,6 +213,7 @@ class Proxy:
     def _on_answer(self, ctx: Context, pursuit: Pursuit, response: Representation, observed: bool) -> None:
         path, now_s = pursuit.path, ctx.now
         stored = self._cache.take_in(path, response, now_s)
+        self._answering[path[0]] = pursuit.parent
         pursuit.pending = False
         self._stop_timers(ctx, pursuit)
         if not observed:
@@ -273,9 +276,11 @@ class Proxy:
             ctx.set_timer(("probe", token), config.probe_s)
 
     def _untried(self, ctx: Context, pursuit: Pursuit) -> list[str]:
-        """Parents left, those that are avoided last."""
+        """Parents left: those that are avoided last, and for a single request first whoever answered last."""
+        now_s, observe = ctx.now, bool(pursuit.observers)
+        answering = self._answering.get(pursuit.path[0])
         left = [parent for parent in self._parents(pursuit) if parent not in pursuit.tried]
-        return sorted(left, key=lambda parent: self._is_avoided(parent, ctx.now))
+        return sorted(left, key=lambda p: (self._is_avoided(p, now_s), not observe and p != answering))
 
     def _parents(self, pursuit: Pursuit) -> tuple[str, ...]:
         return self._config.parents[pursuit.path[0]]
