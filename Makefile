@@ -12,7 +12,7 @@ SEEDS ?= 1000
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -H env PYTHONDONTWRITEBYTECODE=1 CI=$$CI)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format soak bench lock clean
+.PHONY: help setup demo test netem check format soak bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,8 +24,12 @@ demo: setup ## compare star, caching and gossip on a real emulated network, and 
 	$(AS_ROOT) $(BIN)/birdhouse compare --fabric mininet
 
 test: setup ## run all tests: side by side in the simulation, then one by one on Mininet
-	$(BIN)/python -m pytest -m "not emulation" -n auto
+	$(BIN)/python -m pytest -m "not emulation and not netem" -n auto
 	$(AS_ROOT) $(BIN)/python -m pytest -m emulation -p no:cacheprovider
+
+netem: setup ## run the tests of the netem enforcer under a kernel that has netem, in QEMU (docs/netem.md)
+	tools/in_qemu.py --install -- env CI=true $(BIN)/python -m pytest -m netem -p no:cacheprovider -rA \
+		tests/underlay/emulation/test_netem_kernel.py
 
 check: setup ## format, lint, types, the import rule, and no iteration over unordered sets
 	$(BIN)/ruff format --check .
@@ -39,7 +43,7 @@ format: setup ## format the code and apply the safe lint fixes
 	$(BIN)/ruff check --fix .
 
 soak: setup ## try every seeded test with SEEDS seeds (make soak SEEDS=10000)
-	$(BIN)/python -m pytest -m "(sweep or hypothesis) and not emulation" -n auto --seeds $(SEEDS) --timeout 0
+	$(BIN)/python -m pytest -m "(sweep or hypothesis) and not emulation and not netem" -n auto --seeds $(SEEDS) --timeout 0
 
 bench: setup ## measure Birdhouse against its peers; the numbers are those of docs/performance.md
 	$(AS_ROOT) $(BIN)/python -m bench

@@ -61,9 +61,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """An emulation test needs a machine for it. In CI it is promised, so its absence is a failure."""
-    if item.get_closest_marker("emulation") is None:
+    if not (item.get_closest_marker("emulation") or item.get_closest_marker("netem")):
         return
     missing = []
+    if item.get_closest_marker("netem") and not has_netem():
+        missing.append("a kernel with sch_netem (`make netem` boots one)")
     if os.geteuid() != 0:
         missing.append("root")
     if shutil.which("mnexec") is None:
@@ -75,3 +77,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if os.environ.get("CI"):
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
+
+
+def has_netem() -> bool:
+    from underlay.emulation import doctor
+
+    return any(finding.name == "netem" and finding.good for finding in doctor.examine())

@@ -16,6 +16,7 @@ apt-get, and unpacked into build/qemu. It is not installed: this machine's own b
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 import shutil
@@ -25,7 +26,8 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 BUILD = CHECKOUT / "build" / "qemu"
-PACKAGES = "qemu-system-x86 busybox-static"
+PACKAGES = ("qemu-system-x86", "busybox-static")
+PROGRAMS = {"qemu-system-x86_64", "busybox"}
 MODULES = (
     "virtio_pci", "9p", "9pnet_virtio",
     "tun", "veth", "bridge", "sch_netem", "sch_htb", "inet_diag", "tcp_diag", "udp_diag", "raw_diag",
@@ -62,7 +64,7 @@ poweroff -f
 
 COMMAND = """\
 cd {checkout}
-export HOME=/tmp/home PATH={path} PYTHONDONTWRITEBYTECODE=1 BIRDHOUSE_IN_QEMU=1
+export HOME=/tmp/home PATH={path} PYTHONDONTWRITEBYTECODE=1
 exec {command}
 """
 
@@ -72,18 +74,30 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=BUILD / "out", help="the folder that may be written to")
+    parser.add_argument("--install", action="store_true", help="install what is missing, with apt-get")
     parser.add_argument("--memory-mb", type=int, default=1024)
     parser.add_argument("--timeout-s", type=float, default=1800.0, help="switch the machine off after that")
     parser.add_argument("command", nargs="+", help="what to run; put -- before it")
     arguments = parser.parse_args()
     out = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    for program in ("qemu-system-x86_64", "busybox"):
-        if shutil.which(program) is None:
-            sys.exit(f"in_qemu: there is no {program}: apt-get install --no-install-recommends {PACKAGES}")
+    if arguments.install and PROGRAMS - found_programs():
+        sudo = () if os.geteuid() == 0 else ("sudo",)
+        run(*sudo, str(CHECKOUT / "tools" / "system_packages.sh"), *PACKAGES)
+    if missing := PROGRAMS - found_programs():
+        packages = " ".join(PACKAGES)
+        sys.exit(
+            f"in_qemu: there is no {' and no '.join(sorted(missing))}; say --install, or "
+            f"apt-get install --no-install-recommends {packages}"
+        )
     kernel = fetch_kernel()
     initramfs = pack_initramfs(kernel, out, arguments.command)
     sys.exit(boot(kernel / "boot", initramfs, out, arguments.memory_mb, arguments.timeout_s))
+
+
+def found_programs() -> set[str]:
+    """Those of `PROGRAMS` that are here."""
+    return {program for program in PROGRAMS if shutil.which(program)}
 
 
 def fetch_kernel() -> Path:
@@ -97,7 +111,8 @@ def fetch_kernel() -> Path:
     BUILD.mkdir(parents=True, exist_ok=True)
     run("apt-get", "download", match[1], at=BUILD)
     (package,) = BUILD.glob(f"{match[1]}_*.deb")
-    unpacked = BUILD / f"{match[1]}.part"
+    unpacked = BUILD / "unpacking"
+    shutil.rmtree(unpacked, ignore_errors=True)
     run("dpkg-deb", "--extract", str(package), str(unpacked))
     package.unlink()
     return unpacked.rename(BUILD / match[1])

@@ -179,10 +179,11 @@ def loss_bounds(spec: LinkSpec, frames: int, deviations: float = DEVIATIONS_MAX)
 
     The arcsine of the root of a share has nearly the same deviation whatever the share, and a nearly normal
     distribution also where losses are few (Anscombe, Biometrika 1948). States n frames apart correlate by
-    c^n, c = 1 - p - r, which widens it by the root of (1 + c) / (1 - c).
+    c^n, c = 1 - p - r, which widens it by the root of (1 + c) / (1 - c). One frame more for the steps of a
+    count.
 
     >>> [round(bound) for bound in loss_bounds(LinkSpec(loss_ratio=0.1), 1000)]
-    [61, 147]
+    [60, 148]
     """
     share = spec.loss_ratio
     if share in (0.0, 1.0) or not frames:
@@ -191,7 +192,8 @@ def loss_bounds(spec: LinkSpec, frames: int, deviations: float = DEVIATIONS_MAX)
     correlation = 1.0 - leave - leave * share / (1.0 - share)
     angle = asin(sqrt(share))
     spread = deviations * 0.5 * sqrt((1.0 + correlation) / (1.0 - correlation) / frames)
-    return frames * sin(max(0.0, angle - spread)) ** 2, frames * sin(min(pi / 2.0, angle + spread)) ** 2
+    low, high = sin(max(0.0, angle - spread)) ** 2, sin(min(pi / 2.0, angle + spread)) ** 2
+    return frames * low - 1.0, frames * high + 1.0
 
 
 # ----------------------------------------------------------------------------------------------- measurements

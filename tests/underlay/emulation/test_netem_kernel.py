@@ -1,0 +1,146 @@
+"""netem itself, on a kernel that has it: `make netem` boots one in an emulated machine and runs these there.
+
+That machine is slow and its timers are late: delays are compared by their medians, and what is held against
+the verdict on a link is everything but its lateness.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from tests.underlay.emulation.lab import Caller, Records, line, plan
+from underlay.emulation import doctor, netem_qdisc
+from underlay.emulation.blueprint import addresses
+from underlay.emulation.enforcers import Enforcer, EnforcerName, build_for, conclude, enforce, verify_links
+from underlay.emulation.fabric import Emulation
+from underlay.emulation.layout import Layout
+from underlay.emulation.net import Network
+from underlay.emulation.netem import NetemLink
+from underlay.emulation.netem_verification import loss_bounds
+from underlay.emulation.reactor import Reactor
+from underlay.emulation.stock import LinearTopo
+from underlay.emulation.unnumbered import configure_unnumbered, route_table
+from underlay.faults import Degrade, LinkDown, LinkUp, OneWayCut
+from underlay.link import LinkSpec
+from underlay.network import Network as Graph
+from underlay.routes import shortest_paths
+
+pytestmark = [pytest.mark.netem, pytest.mark.timeout(600)]
+
+SPEC = LinkSpec(rate_kbps=500, delay_ms=30, jitter_ms=5, loss_ratio=0.05, burst_frames=2, overhead_bytes=20)
+CLEAN = LinkSpec(rate_kbps=500, delay_ms=30, overhead_bytes=20)
+PINGS = 300
+RTT_TOLERANCE_MS = 5.0
+"""Between the medians under either enforcer, on a machine that is late by milliseconds itself."""
+
+
+@contextmanager
+def enforced(name: EnforcerName, graph: Graph, folder: Path) -> Iterator[tuple[Network, Enforcer]]:
+    """A network under that enforcer, its run not started."""
+    with build_for(name, graph) as network:
+        configure_unnumbered(network, addresses(graph), route_table(network, shortest_paths(graph)))
+        layout = Layout(folder)
+        layout.shards.mkdir(parents=True)
+        enforcer = enforce(name, plan(graph, {}, 10.0), network, Reactor(), layout)
+        try:
+            yield network, enforcer
+        finally:
+            enforcer.kill()
+
+
+def ping(network: Any, source: str, ip: str, count: int) -> list[float]:
+    """Round-trip times, ms."""
+    return [
+        float(ms)
+        for ms in re.findall(r"time=([\d.]+)", network[source].cmd(f"ping -n -i 0.1 -c {count} {ip}"))
+    ]
+
+
+def test_the_kernel_has_netem_and_it_counts() -> None:
+    assert netem_qdisc.counts_its_losses()
+    assert doctor.choose_enforcer("netem", shared=False)[0] == "netem"
+    assert doctor.choose_enforcer("auto", shared=False)[0] == "ether"
+
+
+def test_ether_and_netem_agree_on_a_line_of_three(tmp_path: Path) -> None:
+    graph = line("abc", SPEC)
+    target = addresses(graph)["c"]
+    rtt_ms: dict[str, float] = {}
+    passed: dict[str, int] = {}
+    for name in ("ether", "netem"):
+        with enforced(name, graph, tmp_path / name) as (network, enforcer):
+            enforcer.start(monotonic())
+            times_ms = ping(network, "a", target, PINGS)
+            rtt_ms[name], passed[name] = median(times_ms), len(times_ms)
+            for count in conclude(enforcer, network).directions:
+                assert count.status == "ok", count
+    print(f"median RTT, ms: {rtt_ms}; answers to {PINGS} pings: {passed}")
+    assert abs(rtt_ms["ether"] - rtt_ms["netem"]) < RTT_TOLERANCE_MS
+    # Four passages in a row, nearly independent: each enforcer loses what they lose together.
+    through = LinkSpec(loss_ratio=1.0 - (1.0 - SPEC.loss_ratio) ** 4, burst_frames=SPEC.burst_frames)
+    fewest, most = loss_bounds(through, PINGS)
+    assert all(fewest <= PINGS - answers <= most for answers in passed.values())
+
+
+@pytest.mark.parametrize("spec", [CLEAN, SPEC, LinkSpec(delay_ms=10)])
+def test_links_are_measured_to_be_what_the_spec_says(spec: LinkSpec, tmp_path: Path) -> None:
+    graph = line("abc", spec)
+    with enforced("netem", graph, tmp_path / "run") as (network, enforcer):
+        verification = verify_links(enforcer, graph, network)
+    print(f"{verification.verdict} in {verification.took_s} s: {verification.reason}")
+    for check in verification.directions:
+        print(check)
+        assert check.delay_ms_achieved == pytest.approx(spec.delay_ms, abs=2.0)
+        assert check.lost_observed == check.lost_decided
+        if check.rate_kbps_asked is not None:
+            assert check.rate_kbps_achieved == pytest.approx(spec.rate_kbps, rel=0.05)
+        for problem in check.reason.split("; "):
+            assert not problem or "delay" in problem
+
+
+def test_a_run_with_faults_keeps_its_books(tmp_path: Path) -> None:
+    faults = (
+        (2.0, LinkDown("b", "c")),
+        (4.0, LinkUp("b", "c")),
+        (4.5, OneWayCut("b", "a")),
+        (5.5, LinkUp("a", "b")),
+        (6.0, Degrade("a", "b", {"loss_ratio": 1.0})),
+        (8.0, Degrade("a", "b", {})),
+    )
+    given = plan(
+        line("abc", CLEAN), {"a": lambda: Caller("c/echo", period_s=0.05)}, 10.0, faults=faults,
+        route_convergence_s=None,
+    )  # fmt: skip
+    folder = tmp_path / "run"
+    Emulation().run(given, folder, verify=False, enforcer="netem")
+    records = Records(folder)
+    answers_s = [record["t"] for record in records.noted("Answer", "a")]
+    for begin_s, end_s in ((2.3, 4.0), (4.8, 5.5), (6.3, 8.0)):
+        assert not [t_s for t_s in answers_s if begin_s < t_s < end_s]
+    for begin_s, end_s in ((0.0, 2.0), (4.0, 4.5), (5.5, 6.0), (8.0, 10.0)):
+        assert [t_s for t_s in answers_s if begin_s < t_s < end_s]
+    usage = records.of("link-usage")
+    assert sum(record["cut"] for record in usage if record["link"] == "b-c") > 10
+    assert sum(record["cut"] for record in usage if record["source"] == "b" and record["target"] == "a") > 5
+    assert sum(record["lost"] for record in usage if record["source"] == "a") > 10
+    verdict = json.loads((folder / "verdict.json").read_text())
+    assert [row["run_status"] for row in verdict["links"] if row["medium"] == "b-c"] == ["ok", "ok"]
+    assert {row["run_status"] for row in verdict["links"] if row["medium"] == "a-b"} == {"not verified"}
+    assert "netem keeps no record of single frames" in verdict["reason"] or verdict["validity"] == "invalid"
+
+
+def test_an_existing_topology_runs_on_links_with_mininets_own_parameters() -> None:
+    link = {"bw": 10, "delay": "20ms", "loss": 0, "max_queue_size": 100}
+    with Network(topo=LinearTopo(2, lopts=link), link=NetemLink) as network:
+        times_ms = ping(network, "h1", network["h2"].IP(), 10)
+    assert len(times_ms) == 10
+    assert 120.0 <= min(times_ms) < 160.0  # three links there and back, on a slow machine
