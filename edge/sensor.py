@@ -42,7 +42,8 @@ class SensorConfig(msgspec.Struct, frozen=True):
 
 
 class Sensors(Node):
-    """All sensors of one device. Sequence numbers are shared: sensor i of n makes the numbers k * n + i."""
+    """All sensors of one device, whose observations are numbered together: by when they are due, sensors of
+    the same moment in their order. So numbers have gaps only where the device was down."""
 
     protocol = Protocol("sensors")
 
@@ -66,7 +67,7 @@ class Sensors(Node):
         sensor = self._sensors[i]
         sample = self._tracks[i].sample(k, sensor.step_s)
         observation = Observation(
-            id=ObservationId(ctx.device, k * len(self._sensors) + i),
+            id=ObservationId(ctx.device, self._sequence(i, k)),
             kind=sensor.kind,
             t_event=sample.t_event,
             t_gen=ctx.now,
@@ -78,7 +79,27 @@ class Sensors(Node):
         self._schedule(ctx, i, k + 1)
 
     def _schedule(self, ctx: Context, i: int, k: int) -> None:
-        sensor = self._sensors[i]
-        due_s = sensor.start_s + self._tracks[i].elapsed_s(k, sensor.step_s) / sensor.replay_speed
-        if due_s < sensor.stop_s:
+        due_s = self._due_s(i, k)
+        if due_s < self._sensors[i].stop_s:
             ctx.set_timer((i, k), due_s - ctx.now)
+
+    def _due_s(self, i: int, k: int) -> float:
+        sensor = self._sensors[i]
+        return sensor.start_s + self._tracks[i].elapsed_s(k, sensor.step_s) / sensor.replay_speed
+
+    def _sequence(self, i: int, k: int) -> int:
+        """How many observations of the device are due before sample k of sensor i."""
+        due_s = self._due_s(i, k)
+        return k + sum(self._earlier(j, due_s, i) for j in range(len(self._sensors)) if j != i)
+
+    def _earlier(self, j: int, due_s: float, i: int) -> int:
+        """Samples of sensor j that come before one of sensor i due at `due_s`."""
+        sensor = self._sensors[j]
+        elapsed_s = (due_s - sensor.start_s) * sensor.replay_speed
+        k = self._tracks[j].first_due(max(0.0, elapsed_s), sensor.step_s)
+        # Near to it, as rounding may have it; exactly, by the times that timers are set to.
+        while k > 0 and (self._due_s(j, k - 1), j) > (due_s, i):
+            k -= 1
+        while (self._due_s(j, k), j) < (due_s, i):
+            k += 1
+        return k
