@@ -103,6 +103,22 @@ def test_the_answer_uses_the_same_stream_and_carries_the_acknowledgement() -> No
     assert usage(world, "b", "a", "frames") == 1 + (1 + 1) + 1 + 1
 
 
+def test_the_second_short_message_without_an_answer_is_acknowledged_at_once() -> None:
+    def answer_the_first(ctx: Context, sender: Address, message: Message) -> None:
+        if message == Packet(50):
+            ctx.send(sender, Packet(4))
+
+    script = {1.0: says("b/x", Packet(50)), 2.0: says("b/x", Packet(60)), 2.005: says("b/x", Packet(70))}
+    plan = plan_of(
+        {"a": {"x": lambda: Actor(script)}, "b": {"x": lambda: Actor(answers=answer_the_first)}},
+        [("a", "b", WIRE)],
+    )
+    world = Simulation.from_plan(plan)
+    world.run_until(2.03)  # a delayed acknowledgement would leave at 2.051
+    world.finish()
+    assert usage(world, "b", "a", "frames") == 1 + (1 + 1) + 1
+
+
 @pytest.mark.parametrize("rate_kbps", [200.0, 1000.0, 8000.0])
 def test_throughput_comes_near_the_rate(rate_kbps: float) -> None:
     spec = LinkSpec(rate_kbps=rate_kbps, delay_ms=20.0)
