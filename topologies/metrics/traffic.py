@@ -90,6 +90,8 @@ def traffic(readings: Readings, pairs: Pairs) -> Traffic:
     usage = list(readings.usage.values())
     bytes_on_air = sum(each.bytes_on_air for each in usage)
     payload_bytes = sum(each.data_bytes for each in usage)
+    # netem cannot tell observations from other bytes: something arrived, and nothing carried it.
+    told = payload_bytes > 0 or not delivered
     messages = {
         name: MessageType(each.payload, each.count, each.bytes, each.hops)
         for name, each in sorted(readings.messages.items())
@@ -115,13 +117,15 @@ def traffic(readings: Readings, pairs: Pairs) -> Traffic:
         queue_dropped=sum(each.queue_dropped for each in usage),
         cut_frames=sum(each.cut for each in usage),
         bytes_per_delivered=per_delivered(bytes_on_air),
-        payload_bytes_per_delivered=per_delivered(payload_bytes),
-        control_bytes_per_delivered=per_delivered(bytes_on_air - payload_bytes),
+        payload_bytes_per_delivered=per_delivered(payload_bytes) if told else None,
+        control_bytes_per_delivered=per_delivered(bytes_on_air - payload_bytes) if told else None,
         frames_per_delivered=per_delivered(sum(each.frames for each in usage)),
         transmissions=transmissions,
         transmissions_per_delivered=per_delivered(transmissions),
         redundancy=round(payload_transmissions / delivered - 1, 4) if delivered and messages else None,
-        byte_redundancy=round(payload_bytes / delivered_bytes - 1, 4) if delivered_bytes and usage else None,
+        byte_redundancy=round(payload_bytes / delivered_bytes - 1, 4)
+        if delivered_bytes and usage and told
+        else None,
         last_hop_mean=round(sum(hops) / len(hops), 4) if hops else None,
         last_hop_max=max(hops, default=None),
         messages=messages,

@@ -49,6 +49,9 @@ _Expected = TypeVar("_Expected", bound=Answer)
 class Ether:
     """A running ether. Commands raise RunFailed if it has died or cannot go on."""
 
+    unknown = ()
+    """What a run's report must say is missing: nothing."""
+
     def __init__(self, pid: int, control: socket.socket) -> None:
         self.pid = pid
         self._control = control

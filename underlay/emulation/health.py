@@ -91,9 +91,10 @@ def judge(
         reason="; ".join(reasons),
         links=list(rows.values()),
         health={
-            "lag_p50_ms": after.lag.p50_ms,
-            "lag_p99_ms": after.lag.p99_ms,
-            "lag_max_ms": after.lag.max_ms,
+            # Without a frame, or without an ether that notes when each was written, there is nothing to say.
+            "lag_p50_ms": after.lag.p50_ms if after.lag.frames else None,
+            "lag_p99_ms": after.lag.p99_ms if after.lag.frames else None,
+            "lag_max_ms": after.lag.max_ms if after.lag.frames else None,
             "ether_cpu_ratio": after.cpu_ratio,
             "wake_lag_p99_ms": wake_lag.p99_ms,
             "wake_lag_max_ms": wake_lag.max_ms,

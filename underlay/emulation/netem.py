@@ -58,6 +58,8 @@ class Netem:
 
     pid = None
     """There is no process to watch."""
+    unknown = ("netem does not tell observations from other bytes: how many were payload is unknown",)
+    """What a run's report must say is missing."""
 
     def __init__(
         self, network: Network, reactor: Reactor, trace: Path, *, usage_interval_s: float = 1.0

@@ -146,6 +146,8 @@ class Supervisor:
 
     def _enforce(self, network: Network, routes: Routes) -> None:
         self._enforcer = enforce(self._options.enforcer, self._plan, network, self._reactor, self._layout)
+        for line in self._enforcer.unknown:
+            self._findings.note(line)
         self._medium = Medium(self._plan.network, network, self._enforcer, routes)
         if self._enforcer.pid is not None:
             self._enforcer_pidfd = os.pidfd_open(self._enforcer.pid)
