@@ -53,13 +53,16 @@ if TYPE_CHECKING:
 _CHECKS_A_KEEPALIVE = 10
 _PACKET_NAMES = {
     0x10: "ConnectPacket",
+    0x20: "ConnackPacket",
     0x30: "PublishPacket",
     0x40: "PubackPacket",
     0x50: "PubrecPacket",
     0x60: "PubrelPacket",
     0x70: "PubcompPacket",
     0x80: "SubscribePacket",
+    0x90: "SubackPacket",
     0xC0: "PingreqPacket",
+    0xD0: "PingrespPacket",
     0xE0: "DisconnectPacket",
 }
 """As the model's messages are called, so that both fabrics' traces count the same things."""
@@ -351,7 +354,9 @@ class _Connection:
 
     def _count(self, command: int, size_bytes: int) -> None:
         kind = command & 0xF0
-        self._host.sent(_PACKET_NAMES[kind], size_bytes, payload=kind == paho.PUBLISH, to=self._broker)
+        name = _PACKET_NAMES.get(kind)
+        if name is not None:
+            self._host.sent(name, size_bytes, payload=kind == paho.PUBLISH, to=self._broker)
 
 
 class _Client(paho.Client):
@@ -373,3 +378,10 @@ class _Client(paho.Client):
     ) -> MQTTErrorCode:
         self.count(command, len(packet))
         return super()._packet_queue(command, packet, mid, qos, info)
+
+    def _packet_handle(self) -> MQTTErrorCode:
+        # The broker is a program and counts nothing: what it sends is counted where it arrives.
+        packet = self._in_packet
+        size_bytes = 1 + len(packet["remaining_count"]) + packet["remaining_length"]
+        self.count(packet["command"], size_bytes)
+        return super()._packet_handle()
