@@ -128,7 +128,7 @@ def run(
     folder = new_folder(loaded.name, Path(out) if out is not None else None)
     with building(folder) as partial:
         run_experiment(experiment, chosen, partial, command=command, say=say)
-        report([partial], partial / "report.html")
+        write_page([partial], partial / "report.html")
     return Run(folder)
 
 
@@ -200,12 +200,18 @@ def up(
 
 
 def report(folders: Iterable[Path | str], target: Path | str) -> Path:
-    """Write one self-contained page about runs, from their folders alone; returns its path."""
+    """Write one self-contained page about runs, from their folders alone; returns its path.
+
+    Raises InputError where a folder is no run, or the page cannot be written.
+    """
     runs: list[Path] = []
     for folder in folders:
         loaded = load(folder) if not (Path(folder) / "manifest.json").exists() else Run(folder)
         runs += [run.folder for run in loaded.runs] if isinstance(loaded, Comparison) else [loaded.folder]
-    write_page(runs, Path(target))
+    try:
+        write_page(runs, Path(target))
+    except OSError as error:
+        raise InputError(f"cannot write it: {error.strerror}", file=target) from error
     return Path(target)
 
 
@@ -228,6 +234,7 @@ def new(path: Path | str) -> Path:
     except FileExistsError as error:
         raise InputError("is already there", file=target, hint="choose another name") from error
     except OSError as error:
+        target.unlink(missing_ok=True)
         raise InputError(f"cannot write it: {error.strerror}", file=target) from error
     return target
 

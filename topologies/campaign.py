@@ -155,7 +155,7 @@ def _victims(
 
 
 def _kills(kill: int | None) -> Sequence[int | None]:
-    return [None] if kill is None else list(range(kill + 1))
+    return [None] if kill is None else range(max(kill, 0) + 1)
 
 
 def _check_kill(kill: int | None, experiment: Experiment) -> None:

@@ -142,7 +142,7 @@ def messages_per_hour(spec: LinkSpec, size_bytes: int, duty_cycle_ratio: float =
 
 def unknown(what: str, name: str, known: Iterable[str], key: str | None) -> InputError:
     """The error for a name that is not there: says the nearest, or all there are."""
-    names = list(known)
+    names = list(dict.fromkeys(known))
     near = nearest(name, names)
     hint = f"did you mean {near!r}?" if near else f"there are {', '.join(names)}"
     return InputError(f"there is no {what} {name!r}", key=key, hint=hint)

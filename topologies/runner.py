@@ -40,10 +40,11 @@ def run_experiment(
         command: what reproduces the run, for the manifest.
         say: told of warnings.
     """
-    warnings = warnings_of(experiment)
+    plan = build_plan(experiment)
+    unsimulated = _unsimulated(plan) if chosen.fabric == "simulation" else []
+    warnings = [*warnings_of(experiment), *unsimulated]
     for warning in warnings:
         say(f"{experiment.name}: {warning}")
-    plan = build_plan(experiment)
     (folder / "spec.toml").write_text(to_toml(experiment.spec), encoding="utf-8")
     run_plan(plan, chosen, folder, pcap=experiment.spec.pcap)
     notes = (*warnings, *_not_modelled(plan, chosen))
@@ -106,12 +107,14 @@ def _not_modelled(plan: Plan, chosen: Chosen) -> list[str]:
     notes = []
     if plan.network.channels:
         notes.append("collisions and spatial reuse on shared channels are not modelled")
-    if chosen.fabric == "simulation":
-        programs = {p.name for device in plan.devices.values() for p in device.programs if p.model is None}
-        notes += [f"the program {name} is not simulated" for name in sorted(programs)]
-    else:
+    if chosen.fabric == "mininet":
         notes.append("a crash discards unsynced data at the storage seam: the page cache outlives it")
     return notes
+
+
+def _unsimulated(plan: Plan) -> list[str]:
+    programs = {p.name for device in plan.devices.values() for p in device.programs if p.model is None}
+    return [f"the program {name} is not simulated" for name in sorted(programs)]
 
 
 def _analyse_captures(folder: Path, chosen: Chosen, say: Say) -> None:

@@ -15,10 +15,10 @@ import msgspec
 from topologies.architectures.options import CachingOptions, GossipOptions, StarOptions
 from topologies.shapes import AnyShape, Tree
 
-Seconds = Annotated[float, msgspec.Meta(ge=0)]
-PositiveSeconds = Annotated[float, msgspec.Meta(gt=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e8)]
+PositiveSeconds = Annotated[float, msgspec.Meta(gt=0, le=1e8)]
 Ratio = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Kbps = Annotated[float, msgspec.Meta(gt=0)]
+Kbps = Annotated[float, msgspec.Meta(ge=1e-3, le=1e9)]
 Globs = str | tuple[str, ...]
 """One or several device names, roles (`hub`, `cache`, ...) or patterns (`cam*`)."""
 
@@ -114,7 +114,7 @@ class SensorSettings(_Table, frozen=True, kw_only=True):
     """One kind of observation on some devices."""
 
     kind: ObservationKind
-    period_s: PositiveSeconds
+    period_s: Annotated[float, msgspec.Meta(ge=1e-3, le=1e8)]
     devices: Globs = "cam*"
 
 
@@ -201,7 +201,7 @@ class FabricSettings(_Table, frozen=True, kw_only=True):
 class Spec(_Table, frozen=True, kw_only=True):
     """One experiment. Only what differs from the defaults needs writing."""
 
-    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "experiment"
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)] = "experiment"
     description: str = ""
     seed: Annotated[int, msgspec.Meta(ge=0)] = 1
     duration_s: PositiveSeconds = 120.0

@@ -102,6 +102,9 @@ def test_diff_and_report_read_folders_alone() -> None:
     assert json.loads(different.stdout)["same_trace"] is False
     assert birdhouse("report", "runs/garden-1", "runs/garden-2", "--out", "both.html").exit_code == 0
     assert Path("both.html").exists()
+    nowhere = birdhouse("report", "runs/garden-1", "--out", "missing/both.html")
+    assert nowhere.exit_code == 2
+    assert nowhere.stderr == "birdhouse: missing/both.html: cannot write it: No such file or directory\n"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +133,14 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(arguments: list[str], m
 
 
 @pytest.mark.parametrize(
-    "arguments", [["dance"], ["run"], ["run", "x", "--fabric", "cloud"], ["compare", "--seeds", "0"]]
+    "arguments",
+    [
+        ["dance"],
+        ["run"],
+        ["run", "x", "--fabric", "cloud"],
+        ["compare", "--seeds", "0"],
+        ["compare", "--kill", "-1"],
+    ],
 )
 def test_bad_usage_is_exit_code_2(arguments: list[str]) -> None:
     """Typer's own."""

@@ -64,6 +64,18 @@ BAD_SPECS = {
         '[[sensor]]\nkind = "temprature"\nperiod_s = 1',
         "s.toml: sensor[0].kind: 'temprature' is not known (did you mean 'temperature'?)",
     ),
+    "a run without end": (
+        "duration_s = inf",
+        "s.toml: duration_s: expected a number <= 100000000.0, got inf",
+    ),
+    "a rate that carries nothing in a lifetime": (
+        "[links.radio]\nrate_kbps = 1e-300",
+        "s.toml: links.radio.rate_kbps: expected a number >= 0.001, got 1e-300",
+    ),
+    "a name too long for a folder": (
+        'name = "' + 300 * "x" + '"',
+        "s.toml: name: expected text of length <= 80, got '" + 36 * "x" + "...",
+    ),
     "a word where others are known": (
         'subscribers = "nobody"',
         "s.toml: subscribers: 'nobody' is not known (one of all, storage)",

@@ -169,7 +169,9 @@ def compare(
     ] = None,
     kill: Annotated[
         int | None,
-        typer.Option(metavar="K", help="Survivability: let 0 to K machines fail, instead of the faults."),
+        typer.Option(
+            metavar="K", min=1, help="Survivability: let 0 to K machines fail, instead of the faults."
+        ),
     ] = None,
     targeted: Annotated[
         bool, typer.Option("--targeted", help="The busiest fail first, not random ones.")

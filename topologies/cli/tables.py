@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -70,8 +70,7 @@ def check_table(checked: Checked) -> Table:
     counts = ", ".join(f"{count:,} {kind}" for kind, count in checked.observations.items())
     table.add_row("observations counted", f"about {counts}")
     for n, fault in enumerate(checked.faults):
-        about = ", ".join(_plain(v) for k, v in fault.items() if k not in ("at_s", "fault") and v)
-        table.add_row("faults" if n == 0 else "", f"{fault['at_s']:g} s  {fault['fault']} {about}")
+        table.add_row("faults" if n == 0 else "", f"{fault['at_s']:g} s  {_fault_text(fault)}")
     weak = ", ".join(f"{name} cuts off {count}" for name, count in checked.single_points_of_failure.items())
     table.add_row("single points of failure", weak or "none")
     return table
@@ -86,6 +85,15 @@ def rows_table(rows: Iterable[Row]) -> Table:
     for row in rows:
         table.add_row(*(escape(_plain(value)) for value in row.values()))
     return table
+
+
+def _fault_text(fault: Mapping[str, Any]) -> str:
+    """What happens to whom; a `degrade` that changes nothing ends one."""
+    kind = "restore" if fault["fault"] == "degrade" and not fault["changes"] else fault["fault"]
+    if "groups" in fault:
+        return f"{kind} {' | '.join(_plain(group) for group in fault['groups'])} | the rest"
+    about = (_plain(value) for key, value in fault.items() if key not in ("at_s", "fault") and value)
+    return f"{kind} {', '.join(about)}"
 
 
 def _table(title: str) -> Table:
