@@ -117,6 +117,9 @@ class Ether:
         """Undo `cut`."""
         self._ask(Cut(list(pairs), cut=False), Done)
 
+    def check(self, medium: str, spec: LinkSpec) -> None:
+        """Raise InputError if a link cannot become that; of the ether's all can."""
+
     def reshape(self, medium: str, source: str, target: str, spec: LinkSpec) -> None:
         """Give one direction another spec, as a `Degrade` does; on a channel, one hearer."""
         self._changes += 1

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from underlay.emulation.enforcers import Enforcer
 from underlay.emulation.net import Network
 from underlay.emulation.unnumbered import replace_routes, route_table
-from underlay.errors import nearest
+from underlay.errors import InputError, nearest
 from underlay.faults import (
     AnyFault,
     Crash,
@@ -75,8 +75,9 @@ class Medium:
                 return f"{a} and {b} are no neighbours"
             case Degrade():
                 try:
-                    self._changed_specs(fault)
-                except (ValueError, TypeError) as error:
+                    for medium, _, _, spec in self._changed_specs(fault):
+                        self._enforcer.check(medium, spec)
+                except (ValueError, TypeError, InputError) as error:
                     return str(error)
         return ""
 

@@ -98,9 +98,13 @@ class Netem:
         """Undo `cut`."""
         self._change(pairs, Direction.mend)
 
+    def check(self, medium: str, spec: LinkSpec) -> None:
+        """Raise InputError if a link cannot become that."""
+        qdisc.refuse(spec, medium)
+
     def reshape(self, medium: str, source: str, target: str, spec: LinkSpec) -> None:
         """Give one direction another spec, as a `Degrade` does."""
-        qdisc.refuse(spec, medium)
+        self.check(medium, spec)
         self._by_pair[source, target].reshape(spec)
 
     def rehearse(self, specs: Mapping[tuple[str, str], LinkSpec]) -> None:
