@@ -194,6 +194,7 @@ class FabricSettings(_Table, frozen=True, kw_only=True):
 
     default: Literal["auto", "simulation", "mininet"] = "auto"
     enforcer: Literal["auto", "ether", "netem"] = "auto"
+    """Who makes Mininet's links what the spec says; `auto` is the ether, for reasons in docs/netem.md."""
     disk_sync_ms: Seconds = 1.0
     """What the simulation charges for making writes durable."""
 
