@@ -77,9 +77,13 @@ def require_netem() -> None:
 
 
 def _root() -> Finding:
-    good = os.geteuid() == 0
+    good = _is_root()
     detail = "we are root" if good else f"we are user {os.geteuid()}"
     return Finding("root", good, detail, "emulation", "run it with sudo")
+
+
+def _is_root() -> bool:
+    return os.geteuid() == 0
 
 
 def _mininet() -> Finding:
@@ -116,6 +120,7 @@ def _tried(name: str, probe: Callable[[], str], detail: str, remedy: str) -> Fin
         problem = probe()
     except (OSError, BirdhouseError) as error:
         problem = str(error)
+    remedy = remedy if _is_root() else "run it with sudo"  # what else there is to do shows only then
     return Finding(name, not problem, problem or detail, "emulation", remedy)
 
 
@@ -166,7 +171,7 @@ def _mnexec() -> Finding:
 
 def _control_groups() -> Finding:
     hierarchies = [CGROUPS / name for name in ("cpu", "memory") if (CGROUPS / name).is_dir()] or [CGROUPS]
-    good = os.geteuid() == 0 and all(os.access(path, os.W_OK) for path in hierarchies)
+    good = _is_root() and all(os.access(path, os.W_OK) for path in hierarchies)
     detail = (
         "CPU share and memory of a device can be limited" if good else "control groups are read-only here"
     )
