@@ -1,0 +1,128 @@
+"""The figures in which simulation and Mininet must agree, and how far apart they may be.
+
+`python -m tests.parity.figures` runs both fabrics (as root, some four minutes) and prints the table of
+docs/parity.md. The bands are those of the project's design; means are over seeds, and both fabrics get the
+same ones. Only the 99th percentile, which a few lost packets decide, is taken from more simulated runs: they
+are cheap, and leave the emulated ones as the only source of chance.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from math import inf
+from pathlib import Path
+from typing import NamedTuple
+
+import topologies
+from topologies.metrics import Summary
+
+SPEC = Path(__file__).with_name("parity.toml")
+SEEDS = 5
+SIMULATED_SEEDS = 40
+LOSS_RATIO = {"star": 0.015, "caching": 0.02, "gossip": 0.05}
+"""By architecture, so that the 99th percentile lies among the readings that were repaired once: TCP and CoAP
+repair what was lost twice much later, and gossip needs more losses to have enough of them."""
+
+
+class Figure(NamedTuple):
+    """One compared number; differences within `ratio` of the simulated mean or within `absolute` are fine."""
+
+    name: str
+    unit: str
+    of: Callable[[Summary], float]
+    ratio: float = 0.0
+    absolute: float = 0.0
+    seeds: int = SEEDS
+    """Simulated ones."""
+
+
+FIGURES = (
+    Figure("delivery ratio", "%", lambda s: 100.0 * (s.delivery.ratio or 0.0), absolute=2.0),
+    Figure("latency p50", "ms", lambda s: _ms(s.delivery.p50_s), ratio=0.1, absolute=5.0),
+    Figure("latency p99", "ms", lambda s: _ms(s.delivery.p99_s), ratio=0.2, seeds=SIMULATED_SEEDS),
+    Figure("bytes on air", "kB", lambda s: s.traffic.bytes_on_air / 1000.0, ratio=0.1),
+)
+
+
+class Pair(NamedTuple):
+    """A figure of both fabrics: means over seeds."""
+
+    figure: Figure
+    simulated: float
+    emulated: float
+
+    @property
+    def agrees(self) -> bool:
+        allowed = max(self.figure.absolute, self.figure.ratio * self.simulated)
+        return abs(self.emulated - self.simulated) <= allowed
+
+    def __str__(self) -> str:
+        name, unit = self.figure.name, self.figure.unit
+        verdict = "" if self.agrees else ", outside its band"
+        return (
+            f"{name}: {self.simulated:.1f} {unit} simulated, {self.emulated:.1f} {unit} on Mininet{verdict}"
+        )
+
+
+def run(architecture: str, fabric: str, seeds: int, folder: Path) -> list[Summary]:
+    """Summaries of the parity spec's runs, seeds 1 to `seeds`."""
+    comparison = topologies.compare(
+        SPEC,
+        architectures=[architecture],
+        fabric=fabric,
+        seeds=seeds,
+        settings={"links.radio.loss_ratio": [LOSS_RATIO[architecture]]},
+        out=folder / f"{architecture}-{fabric}",
+    )
+    return [run.summary for run in comparison.runs]
+
+
+def pairs(simulated: list[Summary], emulated: list[Summary]) -> list[Pair]:
+    """Every figure of both."""
+    return [
+        Pair(figure, _mean(map(figure.of, simulated[: figure.seeds])), _mean(map(figure.of, emulated)))
+        for figure in FIGURES
+    ]
+
+
+def invalid(summaries: Iterable[Summary]) -> list[str]:
+    """What the runs that do not count say about themselves."""
+    return [
+        f"seed {summary.run.seed} is {summary.run.validity}: {summary.run.reason}"
+        for summary in summaries
+        if summary.run.validity != "valid"
+    ]
+
+
+def main() -> None:
+    """Print docs/parity.md's table, of the architectures named on the command line or of all."""
+    print("| architecture | figure | simulated | Mininet | difference |")
+    print("|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for architecture in sys.argv[1:] or LOSS_RATIO:
+            simulated = run(architecture, "simulation", SIMULATED_SEEDS, Path(folder))
+            emulated = run(architecture, "mininet", SEEDS, Path(folder))
+            for line in invalid(emulated):
+                print(f"{architecture}, {line}", file=sys.stderr)
+            for figure, ours, theirs in pairs(simulated, emulated):
+                unit = figure.unit
+                difference = f"{theirs - ours:+.1f} {unit}"
+                if figure.ratio:
+                    difference += f" ({100.0 * (theirs / ours - 1.0):+.0f} %)"
+                cells = [architecture, figure.name, f"{ours:.1f} {unit}", f"{theirs:.1f} {unit}", difference]
+                print("|", " | ".join(cells), "|", flush=True)
+
+
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def _ms(seconds: float | None) -> float:
+    return inf if seconds is None else 1000.0 * seconds
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""Simulation and Mininet give the same figures for the same spec, within the bands of `figures`."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.parity import figures
+
+
+@pytest.mark.emulation
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("architecture", list(figures.LOSS_RATIO))
+def test_both_fabrics_give_the_same_figures(architecture: str, tmp_path: Path) -> None:
+    simulated = figures.run(architecture, "simulation", figures.SIMULATED_SEEDS, tmp_path)
+    emulated = figures.run(architecture, "mininet", figures.SEEDS, tmp_path)
+    # A run that says of itself that the machine was too busy proves nothing, neither agreement nor its lack.
+    assert not figures.invalid(emulated), "these runs cannot be compared; is the machine busy?"
+    compared = figures.pairs(simulated, emulated)
+    print(*compared, sep="\n")
+    assert all(pair.agrees for pair in compared), "\n".join(map(str, compared))
