@@ -57,6 +57,6 @@ def conclude(enforcer: Enforcer, network: Network) -> RunVerification:
     """Let nothing pass any more, and look at all frames of the run."""
     if isinstance(enforcer, Netem):
         enforcer.stop()
-        return netem_verification.verify_run(enforcer, enforcer.kernel_counters())
+        return netem_verification.verify_run(enforcer.directions, enforcer.kernel_counters())
     totals = enforcer.stop()
     return verification.verify_run(totals, kernel_counters(network))

@@ -18,9 +18,9 @@ from underlay.emulation import doctor, netem
 from underlay.emulation import netem_qdisc as qdisc
 from underlay.emulation.fabric import Emulation
 from underlay.emulation.judgement import DirectionCheck
-from underlay.emulation.netem_verification import Dropped, judge_stream, loss_bounds
+from underlay.emulation.netem_verification import Dropped, judge_stream, loss_bounds, verify_run
 from underlay.emulation.probes import Observations, Stream, plan_streams
-from underlay.emulation.rtnetlink import Request
+from underlay.emulation.rtnetlink import LinkState, Request
 from underlay.errors import InputError, Unavailable
 from underlay.faults import Degrade
 from underlay.link import LOST, LinkModel, LinkSpec, LossProcess
@@ -242,3 +242,43 @@ def test_too_few_frames_or_a_moved_clock_tell_nothing() -> None:
         received_s=[{(n, "b"): seen.received_s[0][n, "b"] for n in range(50)}],
     )
     assert "too few to tell" in judge_stream(stream, 0, few, dropped).reason
+
+
+# ---------------------------------------------------------------------------------------------- after the run
+
+
+def interface(**counters: int) -> LinkState:
+    zero = dict.fromkeys(LinkState._fields[-6:], 0)
+    return LinkState(number=100, name="a-eth0", up=True, mac="", mtu_bytes=1500, **(zero | counters))
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "reason"),
+    [
+        (interface(tx_packets=90), interface(rx_packets=90), ""),
+        (interface(tx_packets=89), interface(rx_packets=89), "a sent 89 frames, netem 90"),
+        (interface(tx_packets=90), interface(rx_packets=88), "b received 88 of 90 frames sent"),
+        (
+            interface(tx_packets=80, tx_dropped=10),
+            interface(rx_packets=80),
+            "dropped 10 frames of a after netem",
+        ),
+    ],
+)
+def test_the_kernels_books_must_balance(here: LinkState, there: LinkState, reason: str) -> None:
+    books = direction(LinkSpec(loss_ratio=0.1))
+    books.begin()
+    books.update(qdisc.Counters(frames=90, ip_bytes=9000, lost=10))
+    verification = verify_run([books], {("a-b", "a"): here, ("a-b", "b"): there})
+    (count,) = verification.directions
+    assert reason in count.reason
+    assert count.status == ("invalid" if reason else "ok")
+    assert verification.verdict == ("invalid" if reason else "not verified")
+
+
+def test_a_run_that_lost_too_much_is_invalid() -> None:
+    books = direction(LinkSpec(loss_ratio=0.1))
+    books.begin()
+    books.update(qdisc.Counters(frames=500, ip_bytes=9000, lost=500))
+    ends = {("a-b", "a"): interface(tx_packets=500), ("a-b", "b"): interface(rx_packets=500)}
+    assert "500 of 1000 frames lost, 60 to 148 expected" in verify_run([books], ends).reason
