@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from math import inf
@@ -28,7 +29,8 @@ def keep_up(experiment: Experiment, enforcer: EnforcerName, *, cli: bool, say: S
     from underlay.emulation.fabric import Emulation
 
     plan = msgspec.structs.replace(build_plan(experiment), duration_s=inf)
-    with building(new_folder(f"{experiment.spec.name}-up", None)) as partial:
+    folder = new_folder(f"{experiment.spec.name}-up", None)
+    with building(folder) as partial:
         say("coming up")
         told = [*_address_lines(addresses(plan.network)), _UP]
         started = partial.absolute()
@@ -40,6 +42,7 @@ def keep_up(experiment: Experiment, enforcer: EnforcerName, *, cli: bool, say: S
             enforcer=enforcer,
             on_start=lambda: say("\n  ".join(told)),
         )
+    shutil.rmtree(folder)  # after `exit` as after Ctrl-C: what was up for a look is no run
 
 
 def _address_lines(addresses: Mapping[str, str]) -> list[str]:
