@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from topologies.captures import CaptureAnalysis, protocol_rows
@@ -16,7 +17,8 @@ from topologies.metrics.summary import Summary
 def comparison(summaries: Sequence[Summary]) -> Table:
     """A column for each architecture, a row for each number; means over the seeds, with their range.
 
-    The best of a row is bold. A run that is not valid is marked in its column's heading and below the table.
+    The best of a row is bold. A run that is not valid is marked in its column's heading and below the table,
+    where processes that ended by themselves are named too.
     """
     groups = architectures(summaries)
     table = _table(_title(summaries), _caption(summaries))
@@ -97,7 +99,12 @@ def _caption(summaries: Sequence[Summary]) -> str | None:
         for run in (summary.run for summary in summaries)
         if run.validity != "valid"
     ]
-    return "\n".join(doubtful) or None
+    ended = [
+        f"{summary.run.architecture}, seed {summary.run.seed}: on {what}"
+        for summary in summaries
+        for what in summary.health.ended_processes
+    ]
+    return escape("\n".join(doubtful + ended)) or None  # what a process said may look like markup
 
 
 def _agreement(analyses: Mapping[str, CaptureAnalysis]) -> str:

@@ -10,6 +10,7 @@ from topologies.manifest import Chosen, Verdict
 from topologies.metrics import summarize
 from topologies.table import comparison as comparison_table
 from underlay.faults import Crash
+from underlay.trace import ProcessEnded
 
 
 def shown(folders: list[Path], width: int = 100) -> str:
@@ -49,6 +50,12 @@ def test_doubt_and_simulation_are_marked(tmp_path: Path) -> None:
     assert "star *" in text
     assert "INVALID, the ether lagged by 40 ms" in text
     assert row(text, "latency p50") == ["∞"]
+
+
+def test_a_process_that_ended_by_itself_is_named_with_its_last_line(tmp_path: Path) -> None:
+    ended = ProcessEnded("reader", 1, ("starting", "OSError: [Errno 98] [/in use]"))
+    text = shown([write_run(tmp_path, [made(20.0, "cam1:0"), (21.0, "hub", ended)])])
+    assert "on hub: reader ended by itself, status 1: OSError: [Errno 98] [/in use]" in " ".join(text.split())
 
 
 def test_runs_with_more_failures_only_speak_of_survivability(tmp_path: Path) -> None:
