@@ -134,12 +134,6 @@ def lora_airtime_ms(spreading_factor: int, payload_bytes: int, *, bandwidth_khz:
     return (8 + 4.25 + payload_symbols) * symbol_ms
 
 
-def messages_per_hour(spec: LinkSpec, size_bytes: int, duty_cycle_ratio: float = 1.0) -> float:
-    """How many packets of that size one sender may and can transmit in an hour."""
-    airtime_s = spec.airtime_s(size_bytes)
-    return inf if airtime_s == 0 else 3600.0 * duty_cycle_ratio / airtime_s
-
-
 def unknown(what: str, name: str, known: Iterable[str], key: str | None) -> InputError:
     """The error for a name that is not there: says the nearest, or all there are."""
     names = list(dict.fromkeys(known))

@@ -7,8 +7,6 @@ medium: nobody is told.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
 import msgspec
 
 from underlay.link import LinkSpec
@@ -95,13 +93,6 @@ class TimedFault(msgspec.Struct, frozen=True):
 
     at_s: float
     fault: AnyFault
-
-
-class FaultTarget(Protocol):
-    """A running fabric."""
-
-    def apply(self, fault: AnyFault) -> Any:
-        """Make it so, now, and write a `FaultApplied` record to the trace."""
 
 
 def cut_edges(partition: Partition, network: Network) -> list[tuple[str, str]]:

@@ -11,7 +11,6 @@ from topologies.profiles import (
     link_profile,
     link_profiles,
     lora_airtime_ms,
-    messages_per_hour,
     radio_of,
     radio_profiles,
 )
@@ -68,7 +67,7 @@ def test_one_percent_duty_cycle_allows_few_lora_messages(factor: int, allowed: i
     """Frames of 64 bytes an hour: 36 s of airtime divided by the formula's."""
     assert int(36e3 / lora_airtime_ms(factor, 64)) == allowed
     profile = link_profile(f"lora-sf{factor}")
-    an_hour = messages_per_hour(profile.forward, min(51, profile.mtu_bytes), profile.duty_cycle_ratio)
+    an_hour = 3600 * profile.duty_cycle_ratio / profile.forward.airtime_s(min(51, profile.mtu_bytes))
     assert an_hour == pytest.approx(allowed, rel=0.1)
 
 

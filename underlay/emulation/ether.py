@@ -146,10 +146,6 @@ class Ether:
         """Write every frame from now on to `folder`, a file for each link and channel."""
         self._ask(Capture(str(folder)), Done)
 
-    def stop_capture(self) -> None:
-        """Finish the files."""
-        self._ask(Capture(None), Done)
-
     def stop(self) -> Totals:
         """Move no more frames, finish the trace and any captures, end the process."""
         if self._totals is None:

@@ -140,8 +140,7 @@ class EtherProcess:
                 if not on:
                     return ProbeLog(probes)
             case Capture(folder):
-                self._end_capture()
-                self._capture = FrameCapture(Path(folder), self._media) if folder is not None else None
+                self._capture = FrameCapture(Path(folder), self._media)
                 self._set_witness()
             case Stop():
                 self._loop.stop()

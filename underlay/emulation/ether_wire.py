@@ -59,9 +59,9 @@ class LogProbes(Command, frozen=True, tag=True):
 
 
 class Capture(Command, frozen=True, tag=True):
-    """Write every frame to a file for each medium in `folder`, or, with None, stop."""
+    """Write every frame to a file for each medium in `folder`, until the end."""
 
-    folder: str | None
+    folder: str
 
 
 class Stop(Command, frozen=True, tag=True):
