@@ -41,6 +41,8 @@ CLEAN = LinkSpec(rate_kbps=500, delay_ms=30, overhead_bytes=20)
 PINGS = 300
 RTT_TOLERANCE_RATIO = 0.1
 """Between the medians under either enforcer, on a machine that is late by milliseconds itself."""
+DELAY_TOLERANCE_MS = 5.0
+"""Of a median, or of a mean where there is jitter, on that machine: half of the shortest delay here."""
 ATTEMPTS = 3
 """An emulated machine that gets no processor for a second drops frames in its own backlog, and says so."""
 
@@ -97,14 +99,14 @@ def test_ether_and_netem_agree_on_a_line_of_three(tmp_path: Path) -> None:
 def test_links_are_measured_to_be_what_the_spec_says(spec: LinkSpec, tmp_path: Path) -> None:
     graph = line("abc", spec)
     with enforced("netem", graph, tmp_path / "run") as (network, enforcer):
-        for _ in range(ATTEMPTS):
-            verification = verify_links(enforcer, graph, network)
-            if "missing" not in verification.reason:
-                break
+        verification = verify_links(enforcer, graph, network)
+        for _ in range(ATTEMPTS - 1):
+            if "missing" in verification.reason:
+                verification = verify_links(enforcer, graph, network)
     print(f"{verification.verdict} in {verification.took_s} s: {verification.reason}")
     for check in verification.directions:
         print(check)
-        assert check.delay_ms_achieved == pytest.approx(spec.delay_ms, abs=2.0)
+        assert check.delay_ms_achieved == pytest.approx(spec.delay_ms, abs=DELAY_TOLERANCE_MS)
         assert check.lost_observed == check.lost_decided
         if check.rate_kbps_asked is not None:
             assert check.rate_kbps_achieved == pytest.approx(spec.rate_kbps, rel=0.05)
