@@ -43,20 +43,20 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs dev /dev
 stty -F /dev/console -opost
 for module in {modules}; do insmod /modules/$module || echo "in_qemu: cannot load $module"; done
-mount -t 9p -o trans=virtio,version=9p2000.L,msize=1048576,cache=loose,ro host /root || poweroff -f
-mount --move /dev /root/dev
-mkdir -p /root/dev/pts /root/dev/shm
-mount -t devpts devpts /root/dev/pts
-mount -t proc proc /root/proc
-mount -t sysfs sysfs /root/sys
-for place in tmp run dev/shm; do mount -t tmpfs tmpfs /root/$place; done
-mkdir -m 1777 /root/tmp/home
-mount -t cgroup2 cgroup2 /root/sys/fs/cgroup
+mount -t 9p -o trans=virtio,version=9p2000.L,msize=1048576,cache=loose,ro host /host || poweroff -f
+mount --move /dev /host/dev
+mkdir -p /host/dev/pts /host/dev/shm
+mount -t devpts devpts /host/dev/pts
+mount -t proc proc /host/proc
+mount -t sysfs sysfs /host/sys
+for place in tmp run dev/shm; do mount -t tmpfs tmpfs /host/$place; done
+mkdir -m 1777 /host/tmp/home
+mount -t cgroup2 cgroup2 /host/sys/fs/cgroup
 mount -t 9p -o trans=virtio,version=9p2000.L,msize=1048576 out /out
 ifconfig lo up
-mkdir -p /root{out} && mount -o bind /out /root{out}
-cp /command /root/run/command
-chroot /root /bin/sh -c 'exec /bin/sh /run/command </dev/null >/dev/console 2>&1'
+mkdir -p /host{out} && mount -o bind /out /host{out}
+cp /command /host/run/command
+chroot /host /bin/sh -c 'exec /bin/sh /run/command </dev/null >/dev/console 2>&1'
 echo $? > /out/{status}
 sync
 poweroff -f
@@ -122,7 +122,7 @@ def pack_initramfs(kernel: Path, out: Path, command: list[str]) -> Path:
     """What the kernel starts from: busybox, a few modules, and what to do."""
     root = BUILD / "initramfs"
     shutil.rmtree(root, ignore_errors=True)
-    for name in ("bin", "proc", "sys", "dev", "root", "out", "modules"):
+    for name in ("bin", "proc", "sys", "dev", "host", "out", "modules"):
         (root / name).mkdir(parents=True)
     shutil.copy(shutil.which("busybox") or "", root / "bin" / "busybox")
     modules = copy_modules(kernel, root / "modules")
