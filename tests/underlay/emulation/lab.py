@@ -1,9 +1,14 @@
-"""Small nodes and networks for the tests of the Mininet fabric, and a way to ask a trace."""
+"""Small nodes and networks for the tests of the Mininet fabric, and a way to ask a trace.
+
+A busy machine may keep any process from running for `STALL_S`, so when a node noticed something proves
+nothing. What a test may rely on is which numbers arrived, and when they were sent: `Records.sent`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +22,8 @@ from underlay.plan import DevicePlan, NodePlan, Plan, ProgramPlan
 from underlay.trace import Event, read_trace
 
 PORT = 7000
+STALL_S = 1.0
+"""How long a process may not get to run. Phases of a run last longer."""
 WIRE = LinkSpec(rate_kbps=10_000, delay_ms=5)
 
 
@@ -81,6 +88,7 @@ class Caller(Echo):
 
     def on_timer(self, ctx: Context, timer: Timer) -> None:
         assert isinstance(timer, int)
+        ctx.emit(Noted("sent", self._peer, timer))
         ctx.send(self._peer, self._kind(timer))
         ctx.set_timer(timer + 1, self._period_s)
 
@@ -143,6 +151,26 @@ class Records:
     def noted(self, what: str, device: str | None = None) -> list[dict[str, Any]]:
         """What the nodes of this module saw, in order."""
         return [record for record in self.of("noted", device) if record["what"] == what]
+
+    def numbers(self, what: str, device: str) -> list[int]:
+        """The numbers in what a node of this module saw, in order."""
+        return [record["n"] for record in self.noted(what, device)]
+
+    def sent(self, device: str, start_s: float = 0.0, end_s: float = inf) -> list[int]:
+        """What the device's `Caller` sent between two moments, for certain: it notes each number before it is
+        sent, and the next one after it was."""
+        noted = self.noted("sent", device)
+        return [this["n"] for this, after in pairwise(noted) if start_s <= this["t"] and after["t"] <= end_s]
+
+    def faults_s(self) -> list[float]:
+        """When each fault was ordered, which is just before it acted."""
+        return [record["t"] for record in self.of("fault-applied")]
+
+
+def silenced(sent: Sequence[int], arrived: Collection[int]) -> bool:
+    """Whether something cut in: from one number on, nothing that was sent has arrived."""
+    lost = [n for n in sent if n not in arrived]
+    return bool(lost) and lost == list(sent[-len(lost) :])
 
 
 def run(given: Plan, folder: Path) -> Records:
