@@ -64,6 +64,14 @@ class LinkSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Link frames that an IP packet of that size becomes."""
         return max(1, -(-size_bytes // self.mtu_bytes))
 
+    def arrival_ratio(self, size_bytes: int) -> float:
+        """Share of IP packets of that size of which no fragment is lost."""
+        if self.loss_ratio >= 1.0:
+            return 0.0
+        leave = min(1.0 / self.burst_frames, 1.0 - self.loss_ratio)
+        enter = leave * self.loss_ratio / (1.0 - self.loss_ratio)
+        return float((1.0 - self.loss_ratio) * (1.0 - enter) ** (self.fragments(size_bytes) - 1))
+
     def bytes_on_air(self, size_bytes: int) -> int:
         """Bytes transmitted for an IP packet of that size, framing included."""
         return size_bytes + self.fragments(size_bytes) * self.overhead_bytes

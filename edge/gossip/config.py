@@ -24,6 +24,9 @@ class GossipConfig(msgspec.Struct, frozen=True):
     graft_timeout_s: float = 0.5
     """How long an announced item may take by the tree before it is asked for, until that has been
     measured."""
+    turn_s: float = 0.0
+    """How long a small message keeps its sender, or the medium, from the next one: no answer is expected
+    sooner."""
     part_bytes: int = 1024
     """Larger observations travel in chunks of this size: one datagram on the usual MTU."""
     window_parts: int = 16

@@ -28,7 +28,8 @@ from edge.gossip.overlay import ANNOUNCE, FETCH, Overlay
 from underlay.node import Context, in_range
 
 LISTED_S = 3.0
-"""Streams that changed since are listed in an announcement; the others are only hashed."""
+"""Streams that changed since, or since the last announcement, are listed in one; the others are only
+hashed."""
 SERVED_MAX = 64
 """Parts sent in answer to one Graft."""
 BEHIND = 3
@@ -78,7 +79,8 @@ class Exchange(Overlay):
             ctx.set_timer(ANNOUNCE, shortest_s * (0.5 + 0.5 * ctx.rng.random()))
 
     def _listed(self, now: float) -> list[StreamId]:
-        return self.holdings.changed_since(now - LISTED_S, STREAMS_MAX)
+        lately_s = max(LISTED_S, self.config.announce_interval_s)
+        return self.holdings.changed_since(now - lately_s, STREAMS_MAX)
 
     def _on_ihave(self, ctx: Context, peer: str, ihave: IHave, *, urgent: bool) -> None:
         """Compare; where either side feels cut off, the tree is not waited for."""

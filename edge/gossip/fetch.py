@@ -20,6 +20,10 @@ MISSING_MAX = 1024
 """Items that are tracked at a time; the next digest names those beyond it again."""
 QUEUEING_S = 0.1
 """Delay above the least seen that a neighbour's answers may have before less is asked of it at a time."""
+LIMIT_MAX_S = 10.0
+"""Longest that anything is waited for, where messages are not slow themselves."""
+TURNS_TO_ANSWER = 3.0
+"""Before an answer may be expected: the other's turn may just have passed when it is asked."""
 WHATEVER = -1
 """In the place of a chunk: the item, or an Offer of it."""
 _TRIES_MAX = 5
@@ -31,12 +35,13 @@ _GRANULE_S = 0.05
 class Estimate:
     """Mean and deviation of a delay, and the time after which it is exceptional (RFC 6298 §2)."""
 
-    __slots__ = ("_deviation", "_deviations", "_first", "_floor_s", "_mean", "limit_s")
+    __slots__ = ("_ceiling_s", "_deviation", "_deviations", "_first", "_floor_s", "_mean", "limit_s")
 
     def __init__(self, first_s: float, floor_s: float, deviations: float = 4.0) -> None:
-        self.limit_s = first_s
+        self.limit_s = max(first_s, floor_s)
         self._deviations = deviations
         self._floor_s = floor_s
+        self._ceiling_s = max(LIMIT_MAX_S, 4 * floor_s)
         self._mean = self._deviation = 0.0
         self._first = True
 
@@ -49,12 +54,13 @@ class Estimate:
             self._deviation += (abs(sample_s - self._mean) - self._deviation) / 4
             self._mean += (sample_s - self._mean) / 8
         self.limit_s = min(
-            10.0, max(self._floor_s, self._mean + max(_GRANULE_S, self._deviations * self._deviation))
+            self._ceiling_s,
+            max(self._floor_s, self._mean + max(_GRANULE_S, self._deviations * self._deviation)),
         )
 
     def exceeded(self) -> None:
         """The limit passed in vain: wait longer next time (RFC 6298 §5.5)."""
-        self.limit_s = min(10.0, 2 * self.limit_s)
+        self.limit_s = min(self._ceiling_s, 2 * self.limit_s)
 
 
 class Source:
@@ -62,11 +68,11 @@ class Source:
 
     __slots__ = ("_least_s", "answer", "asked", "window")
 
-    def __init__(self) -> None:
+    def __init__(self, turn_s: float) -> None:
         self.asked = 0
         """Parts asked for that have not come."""
         self.window = _WINDOW_MIN
-        self.answer = Estimate(1.0, 0.2)
+        self.answer = Estimate(1.0, max(0.2, TURNS_TO_ANSWER * turn_s))
         self._least_s = inf
 
     def answered(self, after_s: float, window_max: int) -> None:
@@ -108,16 +114,17 @@ class Missing:
 class Fetch:
     """All that is missing."""
 
-    def __init__(self, patience_s: float, window_max: int) -> None:
+    def __init__(self, patience_s: float, window_max: int, turn_s: float = 0.0) -> None:
         self.missing: dict[ItemId, Missing] = {}
         self.sources: dict[str, Source] = {}
-        self.lateness = Estimate(patience_s, 0.15)
+        self.lateness = Estimate(patience_s, max(0.15, TURNS_TO_ANSWER * turn_s))
         """How long after an announcement the tree brings what was announced."""
         self.strain = 0.0
         """Share of the items, lately, that did not come by the tree."""
         self.overflowed: dict[str, None] = {}
         """Neighbours that have more than could be tracked."""
         self._window_max = window_max
+        self._turn_s = turn_s
 
     def announced(self, items: Iterable[ItemId], peer: str, now: float, hold_s: float) -> None:
         """`peer` has items that are not whole here; the tree gets `hold_s` to bring them."""
@@ -184,7 +191,7 @@ class Fetch:
                     continue
                 source = self.sources.get(peer)
                 if source is None:
-                    source = self.sources[peer] = Source()
+                    source = self.sources[peer] = Source(self._turn_s)
                 room = int(source.window) - source.asked
                 if room > 0 and len(wants.get(peer, ())) < WANTS_MAX:
                     asked = self._ask(key, missing, peer, source, room, now, holdings)

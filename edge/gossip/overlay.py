@@ -11,7 +11,7 @@ from collections.abc import Collection
 from math import inf
 
 from edge.gossip.config import GossipConfig
-from edge.gossip.fetch import Estimate, Fetch
+from edge.gossip.fetch import TURNS_TO_ANSWER, Estimate, Fetch
 from edge.gossip.holdings import Holdings
 from edge.gossip.messages import GOSSIP_PROTOCOL, STREAMS_MAX, Graft, IHave, Prune, StreamId
 from edge.gossip.relay import Relay
@@ -31,10 +31,10 @@ class Overlay(Node):
     def __init__(self, config: GossipConfig) -> None:
         self.config = config
         self.holdings = Holdings(config.memory_bytes)
-        self.fetch = Fetch(config.graft_timeout_s, config.window_parts)
+        self.fetch = Fetch(config.graft_timeout_s, config.window_parts, config.turn_s)
         self.relay = Relay(config.on_channel)
         self.tree: Tree
-        self._answer = Estimate(config.graft_timeout_s, 0.15, 2.0)
+        self._answer = Estimate(config.graft_timeout_s, max(0.15, TURNS_TO_ANSWER * config.turn_s), 2.0)
         self._interval_s = config.announce_interval_s
         self._stream = StreamId("", 0)
         self._told = 0

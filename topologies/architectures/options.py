@@ -57,12 +57,15 @@ class GossipOptions(Options, frozen=True):
 
     eager_max: PositiveInt = _GOSSIP.eager_max
     """Most eager neighbours: what one item may cost a device in transmissions."""
-    announce_interval_s: Positive = _GOSSIP.announce_interval_s
-    """Between announcements of what one has, while there is news."""
-    graft_timeout_s: Positive = _GOSSIP.graft_timeout_s
-    """How long an announced item may take by the tree before it is asked for."""
-    part_bytes: Annotated[int, msgspec.Meta(ge=32, le=32_768)] = _GOSSIP.part_bytes
-    """Larger observations travel in parts of this size."""
+    announce_interval_s: Positive | None = None
+    """Between announcements of what one has, while there is news; by default 0.9 s, or ten times what a small
+    message keeps the slowest link or channel of the device busy, duty cycle included."""
+    graft_timeout_s: Positive | None = None
+    """How long an announced item may take by the tree before it is asked for; by default 0.5 s, or three such
+    times."""
+    part_bytes: Annotated[int, msgspec.Meta(ge=32, le=32_768)] | None = None
+    """Larger observations travel in parts of this size; by default 1024, or less where the fragments of a
+    part that size are often lost."""
     window_parts: PositiveInt = _GOSSIP.window_parts
     """Most parts asked of one neighbour at a time."""
     memory_bytes: PositiveInt = _GOSSIP.memory_bytes
