@@ -30,7 +30,8 @@ Address = str
 - `"cam3/gossip"`: the node `gossip` on the device `cam3`;
 - `"*/gossip"`: every node of that name one hop away (datagrams only; on a shared channel one transmission);
 - `"@mqtt"`: the binding of that name on this device (a protocol engine such as an MQTT client);
-- anything else that arrived as `sender`: an opaque caller handle, good for answering that caller.
+- anything else that arrived as `sender`, such as `"caller:17"`: an opaque handle of a caller from outside the
+  network, good for sending it stream messages until `on_peer_down` names it; what is sent later is dropped.
 """
 
 Timer = Hashable

@@ -34,6 +34,8 @@ from underlay.trace import Event, Malformed, MessagesSent, NodeStarted, SlowHand
 TURN_S = 0.02
 """After this long a turn commits and sends, however much is still waiting."""
 SLOW_HANDLER_S = 0.01
+INBOX_MAX = 2000
+"""While more calls than this wait, callers from outside are not listened to."""
 
 
 class Incarnation(msgspec.Struct, frozen=True):
@@ -156,9 +158,16 @@ class Driver:
         except Exception as error:
             self.fail(error)
             return
+        if not self.busy():
+            for hosted in self.nodes.values():
+                hosted.listen_again()
         if self._inbox and not self._turn_due:
             self._turn_due = True
             self.loop.call_soon(self._turn)
+
+    def busy(self) -> bool:
+        """Whether more waits to be done than should come in from outside."""
+        return len(self._inbox) > INBOX_MAX
 
     def _run(self, hosted: Hosted, handler: Callable[..., None], arguments: tuple[Any, ...]) -> float:
         started_s = monotonic()
@@ -252,7 +261,10 @@ class Hosted:
             on_frame=self._arrived,
             on_down=lambda peer: driver.call(self, self.node.on_peer_down, self, peer),
             on_malformed=lambda sender, reason: driver.trace(Malformed(sender, reason), plan.name),
+            busy=driver.busy,
         )
+        self.listen_again = self._streams.listen_again
+        """Callers that had to wait are heard."""
         self._workers = Workers(driver.loop, lambda message: self.deliver("@run", message))
 
     # -------------------------------------------------------------------------------------------- the context
@@ -276,7 +288,7 @@ class Hosted:
             raise ValueError(f"{type(message).__name__} is local and cannot leave {self.device} for {peer}")
         else:
             data = self.node.protocol.encode(message)
-            driver.send(self, self._transmit, device, name, message, data)
+            driver.send(self, self._transmit, peer, message, data)
 
     def set_timer(self, key: Timer, delay_s: float) -> None:
         delay_s = max(0.0, self._clock.global_delay(delay_s))
@@ -323,8 +335,9 @@ class Hosted:
         if self._driver.timers.take((self.plan.name, key), token):
             self.node.on_timer(self, key)
 
-    def _transmit(self, device: str, name: str, message: Message, data: bytes) -> None:
+    def _transmit(self, peer: Address, message: Message, data: bytes) -> None:
         driver = self._driver
+        device, _, name = peer.partition("/")
         port = driver.life.ports.get(name)
         ip = driver.life.addresses.get(device)
         kind, payload = type(message).__name__, message.carries_payload
@@ -334,7 +347,7 @@ class Hosted:
             return
         driver.count(self.plan.name, kind, payload, len(data), driver.hops.get(device, 0))
         if message.transport == "stream":
-            self._streams.send(address(device, name), data)
+            self._streams.send(peer, data)
         elif ip is not None and port is not None:  # an address that does not exist is silence
             self._socket().send(ip, port, data)
 

@@ -52,6 +52,8 @@ class Post:
         device, _, name = peer.partition("/")
         if peer.startswith("@"):
             return LocalWay(source.host.endpoints[peer], self.world.agenda)
+        if not name:
+            return CallerWay(self.world.answers.setdefault(peer, []))
         if device == "*":
             return self._broadcast(source, name)
         if device == source.host.name:
@@ -108,6 +110,18 @@ class LocalWay:
     def send(self, sender: Incarnation, message: Message) -> None:
         if self._target.live is not None:
             self._agenda.soon(self._target.live.receive_local, sender.endpoint.seen_as, message)
+
+
+class CallerWay:
+    """To a caller from outside the network: free, at once, and kept for whoever plays the caller."""
+
+    __slots__ = ("_answers",)
+
+    def __init__(self, answers: list[Message]) -> None:
+        self._answers = answers
+
+    def send(self, sender: Incarnation, message: Message) -> None:
+        self._answers.append(message)
 
 
 class OpenWay:

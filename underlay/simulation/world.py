@@ -65,6 +65,8 @@ class World:
         self.post = Post(self)
         self.hosts: dict[str, Host] = {}
         self.endpoints: dict[Address, Endpoint] = {}
+        self.answers: dict[Address, list[Message]] = {}
+        """What nodes sent to callers from outside, by the handle under which `inject` made them call."""
         self._file = trace_file or BytesIO()
         self._trace = TraceWriter(self._file)
         self._faults = 0
@@ -112,7 +114,8 @@ class World:
         return endpoint.host.disk.durable(endpoint.name)
 
     def inject(self, address: Address, message: Message, sender: Address = "@test") -> None:
-        """Hand a message to a node as if from its own device, at the current time."""
+        """Hand a message to a node as if from its own device, at the current time; with a handle such as
+        `"caller:1"` as `sender`, as if from outside the network."""
         live = self.endpoints[address].live
         if live is not None:
             self.agenda.soon(live.receive_local, sender, message)

@@ -19,7 +19,7 @@ import msgspec
 import pytest
 
 from underlay.clock import DeviceClock
-from underlay.emulation import driver
+from underlay.emulation import driver, streams
 from underlay.emulation.driver import Driver, Incarnation
 from underlay.emulation.store_sqlite import Disk
 from underlay.emulation.streams import QUEUE_BYTES_MAX, Hello
@@ -331,6 +331,16 @@ def call_in(bench: Bench, data: bytes) -> socket.socket:
     return caller
 
 
+def ended(caller: socket.socket) -> bool:
+    """Whether the other side closed or reset the connection."""
+    try:
+        return caller.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
 def test_a_stream_carries_messages_both_ways_and_its_end_is_told(start: Callable[..., Bench]) -> None:
     def answer(ctx: Context, sender: str, message: Message) -> None:
         assert isinstance(message, Sentence)
@@ -371,18 +381,8 @@ def test_a_stream_carries_messages_both_ways_and_its_end_is_told(start: Callable
 )
 def test_a_stream_that_breaks_the_rules_is_reset(data: bytes, start: Callable[..., Bench]) -> None:
     bench = start({"node": Scripted()})
-    caller = call_in(bench, data)
-
-    def ended() -> bool:
-        try:
-            return caller.recv(1) == b""
-        except BlockingIOError:
-            return False
-        except ConnectionResetError:
-            return True
-
-    bench.run(ended)
-    caller.close()
+    with call_in(bench, data) as caller:
+        bench.run(lambda: ended(caller))
     bench.run(lambda: [r for r in bench.records() if r["event"] == "malformed"])
 
 
@@ -419,6 +419,141 @@ def test_a_peer_that_does_not_read_is_reset_before_memory_runs_out(start: Callab
     with socket.create_server((THERE, bench.ports["peer"])):
         bench.run(lambda: ("down", "far/peer") in node.happened)
     assert len(node.happened) > QUEUE_BYTES_MAX / 60_000
+
+
+# --------------------------------------------------------------------------------------- callers from outside
+
+FROM_OUTSIDE = frame(msgspec.msgpack.encode(Hello("", 1)))
+
+
+def sentence(text: str) -> bytes:
+    return frame(Scripted.protocol.encode(Sentence(text)))
+
+
+def shouter() -> Scripted:
+    """Answers in capitals."""
+
+    def answer(ctx: Context, sender: str, message: Message) -> None:
+        assert isinstance(message, Sentence)
+        ctx.send(sender, Sentence(message.text.upper()))
+
+    return Scripted(message=answer)
+
+
+def read(caller: socket.socket, into: bytearray) -> bytearray:
+    with suppress(BlockingIOError):
+        while data := caller.recv(65_536):
+            into += data
+    return into
+
+
+def test_a_caller_from_outside_is_answered_by_the_handle_it_arrived_under(
+    start: Callable[..., Bench],
+) -> None:
+    node = shouter()
+    bench = start({"node": node})
+    with (
+        call_in(bench, FROM_OUTSIDE + sentence("one")) as first,
+        call_in(bench, FROM_OUTSIDE + sentence("two")) as second,
+    ):
+        one, two = bytearray(), bytearray()
+        bench.run(lambda: len(read(first, one)) >= len(sentence("ONE")) <= len(read(second, two)))
+    assert one == sentence("ONE")
+    assert two == sentence("TWO")
+    handles = [sender for sender, message in node.happened[:2]]
+    assert len(set(handles)) == 2
+    assert all("/" not in handle for handle in handles)
+
+
+def test_what_is_sent_to_a_caller_that_left_is_dropped_and_the_node_was_told(
+    start: Callable[..., Bench],
+) -> None:
+    def later(ctx: Context, sender: str, message: Message) -> None:
+        ctx.set_timer(sender, 0.05)
+
+    node = Scripted(message=later, timer=lambda ctx, timer: ctx.send(str(timer), Sentence("too late")))
+    bench = start({"node": node})
+    call_in(bench, FROM_OUTSIDE + sentence("hi")).close()
+    bench.run(lambda: len(node.happened) == 3)
+    bench.run(lambda: [r for r in bench.records() if r["event"] == "messages-sent"])
+    caller = node.happened[0][0]
+    assert node.happened == [(caller, Sentence("hi")), ("down", caller), ("timer", caller)]
+
+
+def test_a_caller_that_reads_slowly_gets_every_answer_and_keeps_nobody_else_waiting(
+    start: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks for 64 MB of answers before it reads: it is made to wait, which its own sends notice."""
+    monkeypatch.setattr(driver, "INBOX_MAX", 50)
+    node = Scripted(message=lambda ctx, sender, message: ctx.send(sender, Sentence("x" * 50_000)))
+    bench = start({"node": node})
+    asked, wanted, got = 0, 1280, 0
+    question = sentence("?")
+    greedy = call_in(bench, FROM_OUTSIDE)
+    greedy.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+
+    def ask() -> bool:
+        nonlocal asked
+        with suppress(BlockingIOError):
+            while asked < wanted * len(question):
+                part = (question * (wanted - asked // len(question)))[asked % len(question) :]
+                asked += greedy.send(part)
+        return True
+
+    bench.run(ask)
+    with call_in(bench, FROM_OUTSIDE + question) as polite:
+        answer = bytearray()
+        bench.run(lambda: len(read(polite, answer)) == len(sentence("x" * 50_000)))
+
+    def take() -> bool:
+        nonlocal got
+        ask()
+        got += len(read(greedy, bytearray()))
+        return got == wanted * len(sentence("x" * 50_000))
+
+    bench.run(take, patience_s=30.0)
+    greedy.close()
+
+
+def test_who_connects_and_says_nothing_is_reset(
+    start: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "HELLO_TIMEOUT_S", 0.05)
+    bench = start({"node": Scripted()})
+    with call_in(bench, b"") as silent:
+        bench.run(lambda: ended(silent))
+
+
+def test_more_callers_than_are_allowed_are_reset_and_peers_still_come_in(
+    start: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "CALLERS_MAX", 3)
+    node = shouter()
+    bench = start({"node": node})
+    callers = [call_in(bench, FROM_OUTSIDE + sentence("hi")) for _ in range(3)]
+    bench.run(lambda: len(node.happened) == 3)
+    with call_in(bench, b"") as one_more:
+        bench.run(lambda: ended(one_more))
+    callers.pop().close()
+    bench.run(lambda: len(node.happened) == 4)
+    with call_in(bench, HELLO + sentence("hi")):
+        bench.run(lambda: ("far/peer", Sentence("hi")) in node.happened)
+    for caller in callers:
+        caller.close()
+
+
+def test_connections_are_made_and_accepted_with_keepalives() -> None:
+    with streams.bound_socket(HERE, 0) as listener, streams.bound_socket(HERE, 0) as caller:
+        listener.listen()
+        caller.setblocking(True)
+        caller.connect(listener.getsockname())
+        listener.setblocking(True)
+        accepted, _ = listener.accept()
+        with accepted:
+            for end in (caller, accepted):
+                assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+                idle_s = end.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+                assert idle_s == streams.KEEPALIVE_IDLE_S
 
 
 # ------------------------------------------------------------------------------------ timers, clock, counters

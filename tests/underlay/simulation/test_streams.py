@@ -307,3 +307,13 @@ def test_a_local_message_cannot_leave_its_device() -> None:
     )
     with pytest.raises(ValueError, match="is local and cannot leave a"):
         Simulation.from_plan(plan).run_until(2.0)
+
+
+def test_a_caller_from_outside_is_answered_by_its_handle() -> None:
+    def answer(ctx: Context, sender: Address, message: Message) -> None:
+        ctx.send(sender, Letter(1, b"yes"))
+
+    world = Simulation.from_plan(plan_of({"a": {"x": lambda: Actor(answers=answer)}}))
+    world.inject("a/x", Letter(0, b"anybody?"), sender="caller:1")
+    world.run_until(1.0)
+    assert world.answers == {"caller:1": [Letter(1, b"yes")]}
