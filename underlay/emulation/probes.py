@@ -13,7 +13,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from heapq import heapify, heapreplace
 from math import ceil, inf
@@ -46,6 +46,9 @@ _HURRY_RATIO = 1.02
 _NEAREST_BRIDGE = bytes.fromhex("0180c200000e")
 _CLOSERS = 32
 _SENDS_A_LOOK = 8
+_PATIENCE_S = 2.0
+"""How long to wait, after the last probe should have arrived, for what a machine that stood still left
+under way."""
 _KEY = struct.Struct("<HHI")
 _TIMESPEC = struct.Struct("@qq")
 _SO_TIMESTAMPNS = 35
@@ -194,15 +197,22 @@ def key(stream: int, number: int, series: int = 0) -> bytes:
     return _KEY.pack(series, stream, number)
 
 
-def probe(points: Sequence[ProbePoint], streams: Sequence[Stream], series: int = 0) -> Observations:
+def probe(
+    points: Sequence[ProbePoint],
+    streams: Sequence[Stream],
+    series: int = 0,
+    under_way: Callable[[], int] = lambda: 0,
+) -> Observations:
     """Send all streams side by side, and wait for what arrives.
 
-    `series` tells these probes from earlier ones, which a slow link may still deliver.
+    Args:
+        series: tells these probes from earlier ones, which a slow link may still deliver.
+        under_way: how many frames the enforcer has not delivered yet.
     """
     prober = _Prober(points, streams, series)
     try:
         with realtime(PROBER_PRIORITY):
-            return prober.run()
+            return prober.run(under_way)
     finally:
         prober.close()
 
@@ -239,7 +249,7 @@ class _Prober:
             for end in self._sockets.values():
                 closers.submit(end.close)
 
-    def run(self) -> Observations:
+    def run(self, under_way: Callable[[], int]) -> Observations:
         before_s = _wall_minus_monotonic_s()
         start_s = time.monotonic() + 0.02
         # Streams begin one after the other within an interval: all at once would be a burst that no run has.
@@ -264,6 +274,8 @@ class _Prober:
                     break
                 heapreplace(agenda, (self._send(place, heads[place], due_s), place))
             self._receive(0, before_s)
+        while under_way() and time.monotonic() < end_s + _PATIENCE_S:
+            self._receive(0.01, before_s)
         self._receive(0, before_s)
         return Observations(
             sent_s=self._sent_s,

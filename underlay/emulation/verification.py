@@ -95,7 +95,7 @@ def _measure(ether: Ether, network: Network, points: Sequence[ProbePoint], attem
     streams = plan_streams(network)
     ether.rehearse({stream.group: stream.rehearsed for stream in streams})
     ether.log_probes()
-    seen = probe(points, streams, series=attempt)
+    seen = probe(points, streams, attempt, lambda: sum(hop.under_way for hop in ether.totals().hops))
     directions, error_ms = judge_probes(streams, ether.probe_log(), seen)
     findings = [(check.status, f"{_name(check)}: {check.reason}") for check in directions]
     if error_ms is not None and error_ms > DELAY_ERROR_MAX_MS:
