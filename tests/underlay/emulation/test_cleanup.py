@@ -182,7 +182,7 @@ def _children(pid: int) -> list[int]:
 
 def settled(condition: Callable[[], object]) -> bool:
     """Whether `condition` comes true within seconds: the kernel takes a namespace down in its own time."""
-    for _ in range(200):
+    for _ in range(1000):
         if condition():
             return True
         time.sleep(0.02)
@@ -217,7 +217,7 @@ def wait_for(path: Path) -> None:
     for _ in range(1000):
         if path.exists() and path.stat().st_size:
             return
-        time.sleep(0.01)
+        time.sleep(0.02)
     raise AssertionError(f"{path} never came")
 
 

@@ -101,7 +101,7 @@ def test_faults_can_be_made_by_hand_and_are_seen(up: str) -> None:
 
 def test_logs_are_found_by_device(up: str) -> None:
     (log,) = (path for path in control.logs("b", up) if path.name == "b-talker.log")
-    for _ in range(100):
+    for _ in range(500):
         if log.read_text():
             break
         time.sleep(0.02)
