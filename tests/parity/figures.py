@@ -1,74 +1,86 @@
 """The figures in which simulation and Mininet must agree, and how far apart they may be.
 
-`python -m tests.parity.figures` runs both fabrics (as root, some four minutes) and prints the table of
-docs/parity.md. The bands are those of the project's design; means are over seeds, and both fabrics get the
-same ones. Only the 99th percentile, which a few lost packets decide, is taken from more simulated runs: they
-are cheap, leave the emulated ones as the only source of chance, and show how large that is: its band is
-widened by three standard errors of a mean over the emulated seeds.
+`python -m tests.parity.figures` runs both fabrics (as root, some seven minutes) and prints the table of
+docs/parity.md. The bands are those of the project's design. A percentile is that of the readings of all runs
+taken together: the 99th of a single run is decided by one or two lost packets, and so is a mean of seven such
+numbers. Simulated runs are cheap, so there are more of them, and what is left of chance is in the emulated
+ones.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
-from math import inf, sqrt
+from collections.abc import Callable, Iterable, Sequence
+from math import ceil, inf
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import NamedTuple
 
 import topologies
 from topologies.metrics import Summary
 
 SPEC = Path(__file__).with_name("parity.toml")
-SEEDS = 5
+SEEDS = 7
+"""Emulated ones. Of 3,000 times seven simulated runs, held against 120, the p99 of caching and of gossip was
+outside its band 4 times each."""
 SIMULATED_SEEDS = 40
-VALID_MIN = 3
+VALID_MIN = 5
 """Of the emulated runs. The latencies of one that says of itself that the machine was late prove nothing,
 neither agreement nor its lack; with fewer valid runs than these, latencies are not compared at all."""
-STANDARD_ERRORS = 3.0
 LOSS_RATIO = {"star": 0.015, "caching": 0.02, "gossip": 0.05}
 """By architecture, so that the 99th percentile lies among the readings that were repaired once: TCP and CoAP
 repair what was lost twice much later, and gossip needs more losses to have enough of them."""
 
 
 class Figure(NamedTuple):
-    """One compared number; differences within `ratio` of the simulated mean or within `absolute` are fine."""
+    """One compared number; differences within `ratio` of the simulated one or within `absolute` are fine."""
 
     name: str
     unit: str
-    of: Callable[[Summary], float]
+    of: Callable[[Sequence[Summary]], float]
+    """Of several runs."""
     ratio: float = 0.0
     absolute: float = 0.0
-    seeds: int = SEEDS
-    """Simulated ones."""
     of_valid: bool = False
     """Whether milliseconds matter to it, so that only valid runs count."""
 
 
+def percentile_ms(summaries: Sequence[Summary], share: float) -> float:
+    """Of the latencies of all runs' readings, from 201 quantiles of each run; inf where too many never
+    came."""
+    pooled = sorted(_ms(q) for summary in summaries for q in summary.delivery.quantiles_s)
+    return pooled[ceil(share * len(pooled)) - 1]
+
+
 FIGURES = (
-    Figure("delivery ratio", "%", lambda s: 100.0 * (s.delivery.ratio or 0.0), absolute=2.0),
-    Figure("latency p50", "ms", lambda s: _ms(s.delivery.p50_s), ratio=0.1, absolute=5.0, of_valid=True),
     Figure(
-        "latency p99", "ms", lambda s: _ms(s.delivery.p99_s), ratio=0.2, seeds=SIMULATED_SEEDS, of_valid=True
+        "delivery ratio",
+        "%",
+        lambda runs: fmean(100.0 * (run.delivery.ratio or 0.0) for run in runs),
+        absolute=2.0,
     ),
-    Figure("bytes on air", "kB", lambda s: s.traffic.bytes_on_air / 1000.0, ratio=0.1),
+    Figure(
+        "latency p50", "ms", lambda runs: percentile_ms(runs, 0.5), ratio=0.1, absolute=5.0, of_valid=True
+    ),
+    Figure("latency p99", "ms", lambda runs: percentile_ms(runs, 0.99), ratio=0.2, of_valid=True),
+    Figure(
+        "bytes on air", "kB", lambda runs: fmean(run.traffic.bytes_on_air / 1000.0 for run in runs), ratio=0.1
+    ),
 )
 
 
 class Pair(NamedTuple):
-    """A figure of both fabrics: means over seeds."""
+    """A figure of both fabrics."""
 
     figure: Figure
     simulated: float
     emulated: float
-    chance: float = 0.0
-    """Standard error of the emulated mean, as the simulated runs scatter; 0 where both had the same seeds."""
 
     @property
     def agrees(self) -> bool:
         allowed = max(self.figure.absolute, self.figure.ratio * self.simulated)
-        return abs(self.emulated - self.simulated) <= allowed + STANDARD_ERRORS * self.chance
+        return abs(self.emulated - self.simulated) <= allowed
 
     def __str__(self) -> str:
         name, unit = self.figure.name, self.figure.unit
@@ -91,22 +103,13 @@ def run(architecture: str, fabric: str, seeds: int, folder: Path) -> list[Summar
     return [run.summary for run in comparison.runs]
 
 
-def pairs(simulated: list[Summary], emulated: list[Summary]) -> list[Pair]:
+def pairs(simulated: Sequence[Summary], emulated: Sequence[Summary]) -> list[Pair]:
     """Every figure of both that can be compared."""
     compared = []
     for figure in FIGURES:
-        counted = valid(emulated) if figure.of_valid else emulated
-        if len(counted) < VALID_MIN:
-            continue
-        seeds = {summary.run.seed for summary in counted}
-        theirs = [figure.of(summary) for summary in counted]
-        if figure.seeds > SEEDS:
-            ours = [figure.of(summary) for summary in simulated[: figure.seeds]]
-            chance = stdev(ours) / sqrt(len(theirs))
-        else:
-            ours = [figure.of(summary) for summary in simulated if summary.run.seed in seeds]
-            chance = 0.0
-        compared.append(Pair(figure, fmean(ours), fmean(theirs), chance))
+        counted = valid(emulated) if figure.of_valid else list(emulated)
+        if len(counted) >= VALID_MIN:
+            compared.append(Pair(figure, figure.of(simulated), figure.of(counted)))
     return compared
 
 
@@ -134,7 +137,7 @@ def main() -> None:
             emulated = run(architecture, "mininet", SEEDS, Path(folder))
             for line in invalid(emulated):
                 print(f"{architecture}, {line}", file=sys.stderr)
-            for figure, ours, theirs, _ in pairs(simulated, emulated):
+            for figure, ours, theirs in pairs(simulated, emulated):
                 unit = figure.unit
                 difference = f"{theirs - ours:+.1f} {unit}"
                 if figure.ratio:

@@ -8,7 +8,7 @@ from tests.parity import figures
 
 
 @pytest.mark.emulation
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("architecture", list(figures.LOSS_RATIO))
 def test_both_fabrics_give_the_same_figures(architecture: str, tmp_path: Path) -> None:
     simulated = figures.run(architecture, "simulation", figures.SIMULATED_SEEDS, tmp_path)
