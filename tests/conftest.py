@@ -1,4 +1,4 @@
-"""What all tests share: how many seeds a sweep tries, how it is replayed, when emulation may be skipped.
+"""What all tests share: how many seeds a sweep tries, how it is replayed, when a test may be skipped.
 
 A test of seeded behaviour takes the argument ``seed`` and says how many to try::
 
@@ -12,7 +12,7 @@ failing seed prints the command that replays it. Hypothesis tests get the same n
 import os
 import shlex
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import hypothesis
 import pytest
@@ -60,23 +60,34 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """An emulation test needs a machine for it. In CI it is promised, so its absence is a failure."""
-    if not (item.get_closest_marker("emulation") or item.get_closest_marker("netem")):
-        return
-    missing = []
-    if item.get_closest_marker("netem") and not has_netem():
-        missing.append("a kernel with sch_netem (`make netem` boots one)")
-    if os.geteuid() != 0:
-        missing.append("root")
-    if shutil.which("mnexec") is None:
-        missing.append("Mininet's mnexec")
-    if not os.path.exists("/dev/net/tun"):
-        missing.append("/dev/net/tun")
+    """A test is skipped where its machine lacks what it needs. In CI that is promised, so its absence is a
+    failure."""
+    missing = [*missing_programs(item), *missing_for_emulation(item)]
     if missing:
-        reason = f"emulation needs {' and '.join(missing)}"
+        reason = f"needs {' and '.join(missing)}"
         if os.environ.get("CI"):
             pytest.fail(reason, pytrace=False)
         pytest.skip(reason)
+
+
+def missing_programs(item: pytest.Item) -> Iterator[str]:
+    for marker in item.iter_markers("needs"):
+        if not any(map(shutil.which, marker.args)):
+            yield " or ".join(marker.args)
+
+
+def missing_for_emulation(item: pytest.Item) -> Iterator[str]:
+    netem = item.get_closest_marker("netem")
+    if not (netem or item.get_closest_marker("emulation")):
+        return
+    if netem and not has_netem():
+        yield "a kernel with sch_netem (`make netem` boots one)"
+    if os.geteuid() != 0:
+        yield "root"
+    if shutil.which("mnexec") is None:
+        yield "Mininet's mnexec"
+    if not os.path.exists("/dev/net/tun"):
+        yield "/dev/net/tun"
 
 
 def has_netem() -> bool:

@@ -1,6 +1,5 @@
 """The report: says what the runs say, hides no doubt, needs nothing but itself, opens without complaint."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -175,13 +174,13 @@ def test_no_runs_is_the_users_error(tmp_path: Path) -> None:
         reporting.write([], tmp_path / "report.html")
 
 
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.mark.needs(*CHROMIUM)
 def test_chromium_opens_it_without_complaint(three: list[Path], tmp_path: Path) -> None:
     """With four architectures of three seeds, one of them a variant, and a picture to prove it was drawn."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        if os.environ.get("CI"):
-            pytest.fail("the report must be opened in a browser", pytrace=False)
-        pytest.skip("needs Chromium")
+    chromium = next(filter(shutil.which, CHROMIUM))
     variants = [caricature(tmp_path / f"star-standby-{seed}", "star-standby", seed) for seed in (1, 2)]
     page([*three, *variants], tmp_path / "report.html")
     picture = tmp_path / "report.png"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -35,9 +34,7 @@ from underlay.simulation.scenario import plan_of
 from underlay.simulation.world import World
 from underlay.trace import Record
 
-needs_coap_client = pytest.mark.skipif(
-    shutil.which("coap-client-notls") is None, reason="needs libcoap's coap-client"
-)
+needs_coap_client = pytest.mark.needs("coap-client-notls")
 PHOTOGRAPH = bytes(range(256)) * 20
 Devices = dict[str, dict[str, Callable[[], Node]]]
 

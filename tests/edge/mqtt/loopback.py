@@ -7,7 +7,6 @@ own in 127.0.0.0/8 so that several brokers can listen on one port.
 from __future__ import annotations
 
 import asyncio
-import shutil
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -29,7 +28,7 @@ from underlay.trace import Event
 
 PATIENCE_S = 20.0
 
-needs_mosquitto = pytest.mark.skipif(shutil.which("mosquitto") is None, reason="needs mosquitto")
+needs_mosquitto = pytest.mark.needs("mosquitto")
 
 E = TypeVar("E", bound=Event)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
 from collections.abc import Callable
 from functools import partial
@@ -61,7 +60,7 @@ def connections(world: Loopback, device: str) -> list[tuple[str, str]]:
     return [(event.state, event.peer) for event in changes]
 
 
-@pytest.mark.skipif(shutil.which("mosquitto_sub") is None, reason="needs mosquitto_sub")
+@pytest.mark.needs("mosquitto_sub")
 def test_mosquitto_sub_sees_each_observation_under_its_topic(tmp_path: Path) -> None:
     async def scenario() -> list[str]:
         port = free_port()
