@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 import msgspec
 
@@ -115,13 +115,21 @@ class Malformed(Event, frozen=True, tag="malformed"):
 Record = dict[str, Any]
 
 
+class TraceFile(Protocol):
+    """What a `TraceWriter` needs of a binary file."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+    def flush(self) -> None: ...
+
+
 class TraceWriter:
     """Appends records to a file. Buffered; `flush()` makes what was written visible to readers.
 
     The same calls give the same bytes: times are rounded to the microsecond, keys keep the structs' order.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: TraceFile) -> None:
         self._file = file
         self._pending: list[bytes] = []
         self._encode = msgspec.json.Encoder().encode

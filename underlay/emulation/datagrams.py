@@ -32,7 +32,7 @@ class Datagrams:
     """The socket of the node whose port is `port`.
 
     `on_datagram(ip, port, data)` is called for each datagram of another device; `data` is valid during the
-    call only.
+    call only. Who `hears_broadcasts` has the port on every address of its network namespace.
     """
 
     def __init__(
@@ -41,6 +41,8 @@ class Datagrams:
         ip: str,
         port: int,
         on_datagram: Callable[[str, int, memoryview], None],
+        *,
+        hears_broadcasts: bool = True,
     ) -> None:
         self._loop = loop
         self._ip = ip
@@ -49,7 +51,7 @@ class Datagrams:
         self._buffer = bytearray(65_536)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        self._socket.bind(("", port))
+        self._socket.bind(("" if hears_broadcasts else ip, port))
         loop.add_reader(self._socket, self._readable)
 
     def send(self, ip: str, port: int, data: bytes) -> None:

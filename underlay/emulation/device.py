@@ -14,7 +14,6 @@ import socket
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import BinaryIO
 
 import msgspec
 import uvloop
@@ -31,7 +30,9 @@ from underlay.emulation.processes import (
     run_to_end,
     set_name,
 )
+from underlay.emulation.trace_file import open_trace
 from underlay.emulation.warm import loaded
+from underlay.trace import TraceFile
 
 _LINE_BYTES = 1 << 20
 
@@ -70,12 +71,13 @@ FromDevice = Ready | Failed
 ToDevice = Go | Hops | Stop
 
 
-def fork_device(life: Incarnation, namespace: Namespace) -> tuple[int, socket.socket]:
-    """Start a device's process in its namespace; its id, and the socket on which it answers."""
+def fork_device(life: Incarnation, namespace: Namespace | None) -> tuple[int, socket.socket]:
+    """Start a device's process in its namespace (None: where we are); its id, and the socket on which it
+    answers."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if pid == 0:
-        run_to_end(lambda: _child(life, namespace.fd, theirs))
+        run_to_end(lambda: _child(life, namespace, theirs))
     theirs.close()
     ours.setblocking(False)
     return pid, ours
@@ -95,19 +97,41 @@ def heard(channel: socket.socket) -> FromDevice | None:
     return msgspec.msgpack.decode(data, type=FromDevice) if data else None
 
 
-def _child(life: Incarnation, namespace_fd: int, channel: socket.socket) -> None:
+async def opened(life: Incarnation, trace: TraceFile | None) -> Driver:
+    """A driver that has the running loop to itself, with everything bound; whatever goes wrong in the loop is
+    its failure."""
+    loop = asyncio.get_running_loop()
+    driver = Driver(life, loop, trace)
+    loop.set_exception_handler(
+        lambda _, context: driver.fail(context.get("exception") or RuntimeError(context["message"]))
+    )
+    await driver.open()
+    return driver
+
+
+async def live(driver: Driver, stopped: asyncio.Event) -> None:
+    """Let a driver that has been opened live until it is told to stop, or raise what it could not bear."""
+    waiting = driver.loop.create_task(stopped.wait())
+    await asyncio.wait((waiting, driver.failure), return_when=asyncio.FIRST_COMPLETED)
+    if driver.failure.done():
+        driver.failure.result()
+    await driver.close()
+
+
+def _child(life: Incarnation, namespace: Namespace | None, channel: socket.socket) -> None:
     die_with_parent()
     default_signals()
     os.setsid()
     prepare_log(life.log)
-    join(namespace_fd, CLONE_NEWNET)
+    if namespace is not None:
+        join(namespace.fd, CLONE_NEWNET)
     # Those of the other devices' links would keep them alive; 0 is given away too, for nobody types here.
     close_all_but(channel.fileno())
     set_name(f"bh-{life.device}")
     try:
         life.store.parent.mkdir(parents=True, exist_ok=True)
-        with life.trace.open("ab") as trace, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_live(life, channel, trace))
+        with open_trace(life) as trace, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_obey(life, channel, trace))
     except Exception as error:
         with suppress(OSError):  # the disk may be full
             traceback.print_exc()
@@ -115,14 +139,9 @@ def _child(life: Incarnation, namespace_fd: int, channel: socket.socket) -> None
         os._exit(1)
 
 
-async def _live(life: Incarnation, channel: socket.socket, trace: BinaryIO) -> None:
+async def _obey(life: Incarnation, channel: socket.socket, trace: TraceFile | None) -> None:
     shared = loaded()
-    loop = asyncio.get_running_loop()
-    driver = Driver(life, loop, trace)
-    loop.set_exception_handler(
-        lambda _, context: driver.fail(context.get("exception") or RuntimeError(context["message"]))
-    )
-    await driver.open()
+    driver = await opened(life, trace)
     stopped = asyncio.Event()
     words: Mapping[type, Callable[[ToDevice], None]] = {
         Go: lambda word: driver.start(word.t0_s),  # type: ignore[union-attr]
@@ -136,11 +155,9 @@ async def _live(life: Incarnation, channel: socket.socket, trace: BinaryIO) -> N
         words[type(word)](word)
 
     channel.setblocking(False)
-    loop.add_reader(channel, listen)
+    driver.loop.add_reader(channel, listen)
     say(channel, Ready(sorted(loaded() - shared)))
-    waiting = loop.create_task(stopped.wait())
-    await asyncio.wait((waiting, driver.failure), return_when=asyncio.FIRST_COMPLETED)
-    loop.remove_reader(channel)
-    if driver.failure.done():
-        driver.failure.result()
-    await driver.close()
+    try:
+        await live(driver, stopped)
+    finally:
+        driver.loop.remove_reader(channel)

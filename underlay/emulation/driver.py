@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
 from time import monotonic
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 
@@ -29,7 +29,7 @@ from underlay.messages import MalformedMessage, Message
 from underlay.network import seeded
 from underlay.node import Address, Node, Timer, Work, address
 from underlay.plan import Binding, BindingPlan, DevicePlan, NodePlan
-from underlay.trace import Event, Malformed, MessagesSent, NodeStarted, SlowHandler, TraceWriter
+from underlay.trace import Event, Malformed, MessagesSent, NodeStarted, SlowHandler, TraceFile, TraceWriter
 
 TURN_S = 0.02
 """After this long a turn commits and sends, however much is still waiting."""
@@ -57,8 +57,13 @@ class Incarnation(msgspec.Struct, frozen=True):
     """Nothing that happens later is in the trace."""
     usage_interval_s: float
     store: Path
-    trace: Path
+    trace: Path | None
+    """None: no trace is written, and nothing is counted for it."""
     log: Path
+    trace_bytes_max: int | None = None
+    """Of a trace file; when one is full it takes the place of the one before. None: it grows."""
+    on_loopback: bool = False
+    """The device shares the interface with others, and nobody is one hop away."""
 
 
 class Driver:
@@ -68,7 +73,7 @@ class Driver:
     ends the loop.
     """
 
-    def __init__(self, life: Incarnation, loop: asyncio.AbstractEventLoop, trace: BinaryIO) -> None:
+    def __init__(self, life: Incarnation, loop: asyncio.AbstractEventLoop, trace: TraceFile | None) -> None:
         self.life = life
         self.loop = loop
         self.hops = life.hops
@@ -76,7 +81,7 @@ class Driver:
         """Holds the exception of a handler; never completes otherwise."""
         self.timers = Timers(loop)
         self._t0_s: float | None = None
-        self._trace = TraceWriter(trace)
+        self._trace = TraceWriter(trace) if trace is not None else None
         self._disk = Disk(life.store)
         self._devices = {ip: device for device, ip in life.addresses.items()}
         self._nodes_by_port = {port: name for name, port in life.ports.items()}
@@ -106,7 +111,8 @@ class Driver:
         for hosted in self.nodes.values():
             self.trace(NodeStarted(self.life.number), hosted.plan.name)
             self.call(hosted, hosted.node.on_start, hosted)
-        self._count_usage()
+        if self._trace is not None:
+            self._count_usage()
 
     def fail(self, error: BaseException) -> None:
         """Something that is no node's fault to bear went wrong: a bug, or a disk that is full."""
@@ -120,7 +126,6 @@ class Driver:
             await host.engine.close()
         for hosted in self.nodes.values():
             await hosted.close()
-        self._trace.flush()
         self._disk.close()
 
     # ----------------------------------------------------------------------------------------------- the turn
@@ -148,7 +153,8 @@ class Driver:
                 hosted, handler, arguments = self._inbox.popleft()
                 if self._run(hosted, handler, arguments) > end_s:
                     break
-            self._trace.flush()
+            if self._trace is not None:
+                self._trace.flush()
             self._do(self._early)
             if self._disk.dirty:
                 self._disk.commit()
@@ -192,14 +198,14 @@ class Driver:
     def trace(self, event: Event, node: str) -> None:
         """Append to the trace; the next turn or flush hands it to the operating system."""
         t_s = self.t()
-        if t_s <= self.life.duration_s:
+        if self._trace is not None and t_s <= self.life.duration_s:
             self._trace.write(t_s, event, self.life.device, node)
 
     def count(
         self, sender: str, message: str, payload: bool, size_bytes: int, hops: int, times: int = 1
     ) -> None:
         """Count for `MessagesSent`; `hops` and `size_bytes` are those of one message."""
-        if self.t() > self.life.duration_s:
+        if self._trace is None or self.t() > self.life.duration_s:
             return
         counter = self._sent.setdefault((sender, message, payload), [0, 0, 0])
         counter[0] += times
@@ -213,6 +219,8 @@ class Driver:
         self.timers.set(("usage",), interval_s - self.t() % interval_s, self._count_usage)
 
     def _flush_usage(self) -> None:
+        if self._trace is None:
+            return
         t_s = min(self.t(), self.life.duration_s)
         for (sender, message, payload), (count, size_bytes, hops) in self._sent.items():
             self._trace.write(
@@ -355,7 +363,9 @@ class Hosted:
         if self._datagrams is None:
             driver = self._driver
             ip = driver.life.addresses[self.device]
-            self._datagrams = Datagrams(driver.loop, ip, self.plan.port, self._datagram)
+            self._datagrams = Datagrams(
+                driver.loop, ip, self.plan.port, self._datagram, hears_broadcasts=not driver.life.on_loopback
+            )
         return self._datagrams
 
     def _datagram(self, ip: str, port: int, data: memoryview) -> None:
