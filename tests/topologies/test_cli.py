@@ -133,18 +133,31 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(arguments: list[str], m
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "message"),
     [
-        ["dance"],
-        ["run"],
-        ["run", "x", "--fabric", "cloud"],
-        ["compare", "--seeds", "0"],
-        ["compare", "--kill", "-1"],
+        (["dance"], "no such command 'dance' (see birdhouse --help)"),
+        (["--dance"], "no such option: --dance (see birdhouse --help)"),
+        (["run"], "missing argument 'SPEC' (see birdhouse run --help)"),
+        (["run", "x", "--dance"], "no such option: --dance (see birdhouse run --help)"),
+        (["run", "x", "--fabric", "cloud"], "invalid value for '--fabric': 'cloud' is not one of"),
+        (["compare", "--seeds", "0"], "invalid value for '--seeds'"),
+        (["compare", "--kill", "-1"], "invalid value for '--kill'"),
+        (["compare", "--kill"], "option '--kill' requires an argument"),
+        (["list"], "missing argument"),
     ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_bad_usage_is_exit_code_2(arguments: list[str]) -> None:
-    """Typer's own."""
-    assert birdhouse(*arguments).exit_code == 2
+def test_bad_usage_is_one_line_on_stderr_and_exit_code_2(arguments: list[str], message: str) -> None:
+    """In the words of Typer, without its box."""
+    result = birdhouse(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"birdhouse: {message}")
+    assert result.stderr.count("\n") == 1
+
+
+def test_without_a_command_the_help_is_shown() -> None:
+    """As with `--help`."""
+    assert "Usage: birdhouse" in birdhouse().output
 
 
 @pytest.mark.parametrize("topic", TOPICS)
