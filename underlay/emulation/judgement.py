@@ -68,6 +68,39 @@ class DirectionCheck(msgspec.Struct, frozen=True):
     rate_kbps_achieved: float | None
 
 
+Claim = tuple[object, str]
+"""Whether it is so, and what it says."""
+
+
+def conclude(
+    seen: Observations, frames: int, wrong: Sequence[Claim], unclear: Sequence[Claim]
+) -> tuple[Status, str]:
+    """The status of a direction, and why it is not ok.
+
+    Args:
+        frames: those whose delay was measured.
+        wrong: what it may be accused of.
+        unclear: what could not be told about it in particular.
+    """
+    # A prober that lost frames itself, or measured with a moving clock, cannot accuse anyone.
+    blind: list[Claim] = [
+        (
+            abs(seen.clock_step_s) > _CLOCK_STEP_MAX_S,
+            f"the clock was moved by {seen.clock_step_s * 1e3:.1f} ms meanwhile",
+        ),
+        (seen.receiver_drops, f"the prober itself missed {seen.receiver_drops} frames"),
+    ]
+    few: Claim = (
+        frames < FRAMES_FOR_DELAY,
+        f"{frames} frames are too few to tell a delay, {FRAMES_FOR_DELAY} needed",
+    )
+    problems = [text for so, text in wrong if so]
+    doubts = [text for so, text in (*blind, few, *unclear) if so]
+    if problems and not any(so for so, _ in blind):
+        return "invalid", "; ".join(problems)
+    return "not verified" if doubts else "ok", "; ".join(doubts)
+
+
 def judge_probes(
     streams: Sequence[Stream], fates: Sequence[ProbeFate], seen: Observations
 ) -> tuple[list[DirectionCheck], float | None]:
@@ -229,7 +262,7 @@ def _judge(
     # the prober's own waiting between looking at its clock and sending is in it.
     held_ms = percentile(transits_ms, 0.5)
     late_ms = percentile(own_ms, 0.99)
-    wrong = [
+    wrong: list[Claim] = [
         (unseen, f"{unseen} probes never reached the ether"),
         (extra_lost, f"{extra_lost} frames vanished that the model let pass"),
         (revived, f"{revived} frames arrived that the model had dropped"),
@@ -242,17 +275,7 @@ def _judge(
             f"frames were held {held_ms} ms before the model saw them",
         ),
     ]
-    unclear = [
-        (
-            abs(seen.clock_step_s) > _CLOCK_STEP_MAX_S,
-            f"the clock was moved by {seen.clock_step_s * 1e3:.1f} ms meanwhile",
-        ),
-        (seen.receiver_drops, f"the prober itself missed {seen.receiver_drops} frames"),
-        (
-            len(errors_ms) < FRAMES_FOR_DELAY,
-            f"{len(errors_ms)} frames are too few to tell a delay, {FRAMES_FOR_DELAY} needed",
-        ),
-    ]
+    unclear: list[Claim] = []
     if rate is not None and rate.window_s >= _rate_window_s(stream.rehearsed):
         off = abs(rate.kbps / rate.kbps_asked - 1.0)
         wrong.append(
@@ -263,17 +286,13 @@ def _judge(
         )
     elif stream.limited:
         unclear.append((True, "the link was not kept busy long enough to tell its rate"))
-    # A prober that lost frames itself, or measured with a moving clock, cannot accuse anyone.
-    blind = any(condition for condition, _ in unclear[:2])
-    problems = [text for condition, text in wrong if condition]
-    doubts = [text for condition, text in unclear if condition]
-    status: Status = "invalid" if problems and not blind else "not verified" if doubts else "ok"
+    status, reason = conclude(seen, len(errors_ms), wrong, unclear)
     return DirectionCheck(
         medium=stream.medium,
         source=stream.source,
         target=target,
         status=status,
-        reason="; ".join(problems if status == "invalid" else doubts),
+        reason=reason,
         time_scale=round(stream.time_scale, 3),
         rate_scale=round(stream.rate_scale, 4),
         probes=probes,

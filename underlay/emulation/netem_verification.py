@@ -24,14 +24,15 @@ from underlay.emulation.judgement import (
     DELAY_ERROR_MAX_MS,
     RATE_ERROR_MAX_RATIO,
     RATE_WINDOW_S,
+    Claim,
     DirectionCheck,
     Status,
+    conclude,
     percentile,
 )
 from underlay.emulation.netem import Direction, Netem
 from underlay.emulation.netem_qdisc import as_enforced
 from underlay.emulation.probes import (
-    FRAMES_FOR_DELAY,
     FRAMES_FOR_RATE,
     Observations,
     ProbePoint,
@@ -41,11 +42,12 @@ from underlay.emulation.probes import (
 )
 from underlay.emulation.rtnetlink import LinkState
 from underlay.emulation.verification import (
-    TIME_MAX_S,
     DirectionCount,
     LinkVerification,
     RunVerification,
+    findings,
     overall,
+    settle,
 )
 from underlay.link import LinkSpec
 from underlay.network import Network as Graph
@@ -55,7 +57,6 @@ DEVIATIONS_MAX = 4.5
 
 NO_RECORD = "netem keeps no record of single frames: how late those of the run were was not checked"
 
-_CLOCK_STEP_MAX_S = 100e-6
 _PLENTY_BYTES = 1 << 30
 
 
@@ -72,10 +73,7 @@ def verify_links(netem: Netem, graph: Graph) -> LinkVerification:
 
     Where the first measurement says `invalid` and there is time, the links are measured once more.
     """
-    first = _measure(netem, graph, attempt=1)
-    if first.verdict != "invalid" or 2.0 * first.took_s > TIME_MAX_S:
-        return first
-    return _measure(netem, graph, attempt=2)
+    return settle(lambda attempt: _measure(netem, graph, attempt))
 
 
 def verify_run(
@@ -89,11 +87,7 @@ def verify_run(
         kernels: state of each interface by `(medium, device)`, read after netem stopped.
     """
     counts = [_count(direction, kernels) for direction in directions]
-    findings = [
-        (count.status, f"{count.source} -> {count.target} on {count.medium}: {count.reason}")
-        for count in counts
-    ]
-    verdict, reason = overall([*findings, ("not verified", NO_RECORD)])
+    verdict, reason = overall([*findings(counts), ("not verified", NO_RECORD)])
     return RunVerification(verdict, reason, LagSummary(0, 0.0, 0.0, 0.0), 0.0, counts)
 
 
@@ -116,7 +110,7 @@ def judge_stream(stream: Stream, place: int, seen: Observations, dropped: Droppe
     kbps = _rate_kbps(spec, stream.size_bytes, schedule_s, delays_ms) if stream.limited else None
     asked_kbps = stream.spec.rate_kbps
     scale = stream.time_scale * stream.rate_scale
-    wrong = [
+    wrong: list[Claim] = [
         (
             missing != dropped.lost + dropped.full,
             f"{missing} frames are missing, the kernel says it dropped {dropped.lost + dropped.full}",
@@ -139,28 +133,16 @@ def judge_stream(stream: Stream, place: int, seen: Observations, dropped: Droppe
             f"rate {(kbps or 0.0) / scale:.4g} kbit/s instead of {asked_kbps:.4g}",
         ),
     ]
-    unclear = [
-        (
-            abs(seen.clock_step_s) > _CLOCK_STEP_MAX_S,
-            f"the clock was moved by {seen.clock_step_s * 1e3:.1f} ms meanwhile",
-        ),
-        (seen.receiver_drops, f"the prober itself missed {seen.receiver_drops} frames"),
-        (
-            len(delays_ms) < FRAMES_FOR_DELAY,
-            f"{len(delays_ms)} frames are too few to tell a delay, {FRAMES_FOR_DELAY} needed",
-        ),
-        (stream.limited and kbps is None, "the link was not kept busy long enough to tell its rate"),
+    unclear: list[Claim] = [
+        (stream.limited and kbps is None, "the link was not kept busy long enough to tell its rate")
     ]
-    blind = any(condition for condition, _ in unclear[:2])
-    problems = [text for condition, text in wrong if condition]
-    doubts = [text for condition, text in unclear if condition]
-    status: Status = "invalid" if problems and not blind else "not verified" if doubts else "ok"
+    status, reason = conclude(seen, len(delays_ms), wrong, unclear)
     return DirectionCheck(
         medium=stream.medium,
         source=stream.source,
         target=target,
         status=status,
-        reason="; ".join(problems if status == "invalid" else doubts),
+        reason=reason,
         time_scale=round(stream.time_scale, 3),
         rate_scale=round(stream.rate_scale, 4),
         probes=len(sent_s),
@@ -216,7 +198,7 @@ def _measure(netem: Netem, graph: Graph, attempt: int) -> LinkVerification:
     points = [
         ProbePoint(each.source, each.medium, each.namespace, each.interface) for each in netem.directions
     ]
-    seen = probe(points, streams, series=attempt)
+    seen = probe(points, streams, attempt, lambda: sum(each.under_way for each in netem.totals()))
     dropped = {}
     for each in _updated(netem):
         lost, full = before[each.medium, each.source]
@@ -224,10 +206,7 @@ def _measure(netem: Netem, graph: Graph, attempt: int) -> LinkVerification:
     checks = [
         judge_stream(stream, place, seen, dropped[stream.group]) for place, stream in enumerate(streams)
     ]
-    verdict, reason = overall(
-        [(check.status, f"{check.source} -> {check.target} on {check.medium}: {check.reason}")
-         for check in checks]
-    )  # fmt: skip
+    verdict, reason = overall(findings(checks))
     late_ms = [check.delay_error_ms_p99 for check in checks if check.delay_error_ms_p99 is not None]
     took_s = round(monotonic() - began_s, 3)
     return LinkVerification(verdict, reason, took_s, attempt, max(late_ms, default=None), checks)
