@@ -23,7 +23,7 @@ class DeviceInfo(msgspec.Struct, frozen=True):
 
     name: str
     role: str
-    """`birdhouse`, `hub`, `relay`, `sink`, or what the spec calls it."""
+    """`birdhouse`, `hub`, `relay`, `sink`, `storage`."""
     profile: str
     x: float | None = None
     y: float | None = None
@@ -96,6 +96,8 @@ class Manifest(msgspec.Struct, frozen=True):
     birdhouses: tuple[str, ...]
     devices: tuple[DeviceInfo, ...]
     links: tuple[LinkInfo, ...]
+    storage: str = "sink"
+    """What the observations end in: the sink's own disk, or a tier of hosts behind it."""
     ports: dict[str, int] = {}
     """UDP and TCP port of each node name: tells protocols apart in captures."""
     command: str = ""

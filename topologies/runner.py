@@ -73,6 +73,7 @@ def manifest_of(
         deadline_s=spec.deadline_s,
         subscribers=spec.subscribers,
         sink=topology.sink,
+        storage=spec.storage.kind,
         birdhouses=topology.birdhouses,
         devices=device_infos(topology.network, {name: str(role) for name, role in topology.roles.items()}),
         links=link_infos(topology.network),

@@ -24,7 +24,7 @@ from topologies.graph import hops_from, two_disjoint_paths
 from underlay.errors import InputError
 from underlay.network import seeded
 
-Role = Literal["birdhouse", "relay", "hub", "sink"]
+Role = Literal["birdhouse", "relay", "hub", "sink", "storage"]
 
 HUB = "hub"
 SINK = "sink"

@@ -71,11 +71,18 @@ class BackhaulLinks(LinkClass, frozen=True, kw_only=True):
     profile: str | None = "ethernet-100m"
 
 
+class StorageLinks(LinkClass, frozen=True, kw_only=True):
+    """Links of the storage tier: from each storage host to the sink and to the next host."""
+
+    profile: str | None = "ethernet-100m"
+
+
 class Links(_Table, frozen=True, kw_only=True):
-    """The two classes of links that shapes make."""
+    """The two classes of links that shapes make, and the storage tier's."""
 
     radio: RadioLinks = RadioLinks()
     backhaul: BackhaulLinks = BackhaulLinks()
+    storage: StorageLinks = StorageLinks()
 
 
 class ExplicitLink(LinkSettings, frozen=True, kw_only=True):
@@ -181,6 +188,25 @@ class ProgramSettings(_Table, frozen=True, kw_only=True):
     expected_to_end: bool = False
 
 
+class StorageSettings(_Table, frozen=True, kw_only=True):
+    """Where observations end. With a storage tier the sink takes them in and writes them to it."""
+
+    kind: Literal["sink", "primary-backup", "paxos", "sharded"] = "sink"
+    """`sink` keeps them on its own disk; the others are services on `hosts` machines behind it."""
+    hosts: Annotated[int, msgspec.Meta(ge=2, le=100)] = 5
+    """`store1..storeN`."""
+    groups: Annotated[int, msgspec.Meta(ge=1, le=100)] = 3
+    """Of a sharded store, beside its controller."""
+    replicas: Annotated[int, msgspec.Meta(ge=2, le=9)] = 3
+    """Of each group."""
+
+    def __post_init__(self) -> None:
+        if self.replicas > self.hosts:
+            raise ValueError(
+                f"{self.replicas} replicas of a group need as many hosts, there are {self.hosts}"
+            )
+
+
 class Variant(_Table, frozen=True, kw_only=True):
     """An architecture of one's own: another's options, changed."""
 
@@ -233,6 +259,7 @@ class Spec(_Table, frozen=True, kw_only=True):
     caching: CachingOptions = CachingOptions()
     gossip: GossipOptions = GossipOptions()
     variant: dict[str, Variant] = {}
+    storage: StorageSettings = StorageSettings()
     route_convergence_s: Seconds | Literal["never"] = 5.0
     """From a change of the network to new routes."""
     fabric: FabricSettings = FabricSettings()

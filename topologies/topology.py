@@ -27,6 +27,7 @@ from topologies.spec import (
     LinkSettings,
     Spec,
 )
+from topologies.tier import with_storage
 from underlay.clock import DeviceClock
 from underlay.energy import Radio
 from underlay.errors import InputError
@@ -38,6 +39,7 @@ PROFILE_OF_ROLE: dict[Role, str] = {
     "relay": "raspberry-pi",
     "hub": "laptop",
     "sink": "server",
+    "storage": "server",
 }
 """What a machine is where the spec does not say."""
 
@@ -69,6 +71,11 @@ class Cast(msgspec.Struct, frozen=True, dict=True):
         return self.of_role("sink")[0]
 
     @cached_property
+    def storage(self) -> tuple[str, ...]:
+        """The storage tier's hosts; none where the sink keeps everything itself."""
+        return self.of_role("storage")
+
+    @cached_property
     def cache(self) -> str:
         """The machine that the role `cache` means in every architecture: the first relay, else the first
         birdhouse."""
@@ -81,7 +88,7 @@ class Cast(msgspec.Struct, frozen=True, dict=True):
             "hub": self.hub,
             "broker": self.hub,
             "sink": self.sink,
-            "storage": self.sink,
+            "storage": (self.storage or (self.sink,))[0],
             "cache": self.cache,
         }
 
@@ -134,7 +141,7 @@ class Topology(Cast, frozen=True, dict=True, kw_only=True):
 
 def build_topology(spec: Spec, folder: Path = Path()) -> Topology:
     """The spec's physical graph; `folder` is where its relative file names start. Raises InputError."""
-    layout = spec.network.layout(spec.seed, folder)
+    layout = with_storage(spec.network.layout(spec.seed, folder), spec.storage)
     places = {place.name: place for place in layout.places}
     cast = Cast({name: place.role for name, place in places.items()})
 
@@ -227,6 +234,8 @@ def _edges(spec: Spec, layout: Layout, cast: Cast, covered: set[frozenset[str]])
 
 def _class_of(edge: Edge, cast: Cast) -> str:
     roles = (cast.roles[edge.a], cast.roles[edge.b])
+    if "storage" in roles:
+        return "storage"
     return "radio" if "birdhouse" in roles and "sink" not in roles else "backhaul"
 
 
@@ -355,7 +364,7 @@ def _device(place: Place, settings: Sequence[DeviceSettings], radio: Radio | Non
         if one.clock_offset_s or one.drift_ppm:
             given["clock"] = DeviceClock(one.clock_offset_s, one.drift_ppm)
     profile_name = given.pop("profile", PROFILE_OF_ROLE[place.role])
-    if place.role not in ("hub", "sink"):  # those two are on the mains, whatever they are
+    if place.role not in ("hub", "sink", "storage"):  # those are on the mains, whatever they are
         given.setdefault("battery_j", device_profile(profile_name).battery_j)
     return Device(name=place.name, profile=profile_name, radio=radio, x=place.x, y=place.y, **given)
 

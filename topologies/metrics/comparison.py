@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from math import inf, isinf
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from topologies.metrics.outages import Outage, OutageEffect
 from topologies.metrics.summary import Summary
@@ -117,11 +117,12 @@ def the(device: str) -> str:
     return f"the {device}" if device in ("hub", "sink", "cache") else device
 
 
-def lines(summaries: Sequence[Summary]) -> list[Line]:
+def lines(summaries: Sequence[Summary], outages_max: int | None = None) -> list[Line]:
     """What is compared, in the order in which it is read.
 
-    Where runs differ in how many machines failed for good, only those with the fewest are compared in
-    general, and survivability has a line for each number.
+    Every outage has lines of its own, but more than `outages_max` share those of the worst. Where runs differ
+    in how many machines failed for good, only those with the fewest are compared in general, and
+    survivability has a line for each number.
     """
     everything, summaries = summaries, least_harmed(summaries)
     groups = architectures(summaries)
@@ -154,8 +155,12 @@ def lines(summaries: Sequence[Summary]) -> list[Line]:
     add(part, "mean", lambda s: s.age.mean_s, age, "less")
     add(part, "peak", lambda s: s.age.peak_s, age, "less")
     add(part, f"time above {deadline}", lambda s: s.age.share_above, percent, "less")
-    for outage in shared_outages(summaries):
-        _add_outage(add, outage, deadline)
+    outages = shared_outages(summaries)
+    if outages_max is not None and len(outages) > outages_max:
+        _add_worst(add, outages, deadline)
+    else:
+        for outage in outages:
+            _add_outage(add, outage, deadline)
     part = "Cost"
     add(part, "bytes on air / delivered", lambda s: s.traffic.bytes_per_delivered, size, "less")
     add(part, "of these control", lambda s: s.traffic.control_bytes_per_delivered, size, "less")
@@ -197,6 +202,26 @@ def _add_outage(add: Callable[..., None], outage: Outage, deadline: str) -> None
     add(part, "lost for good", lambda s: effect_of(s, outage).lost, count, "less")
     add(part, "age, mean", lambda s: effect_of(s, outage).during.age_mean_s, age, "less")
     add(part, "time to recovery", lambda s: recovered_after(effect_of(s, outage)), seconds, "less")
+
+
+def _add_worst(add: Callable[..., None], outages: Sequence[Outage], deadline: str) -> None:
+    """The worst that any of many outages did; they overlap, so that sums would count twice."""
+
+    def of_all(
+        pick: Callable[[Iterable[float]], float], value: Callable[[OutageEffect], float | None]
+    ) -> Any:
+        def picked(summary: Summary) -> float | None:
+            values = (value(effect_of(summary, outage)) for outage in outages)
+            known = [each for each in values if each is not None]
+            return pick(known) if known else None
+
+        return picked
+
+    part = f"While something was broken, {len(outages)} times: the worst"
+    add(part, f"delivered within {deadline}", of_all(min, lambda e: e.during.ratio), percent, "more")
+    add(part, "lost for good", of_all(max, lambda e: e.lost), count, "less")
+    add(part, "age, mean", of_all(max, lambda e: e.during.age_mean_s), age, "less")
+    add(part, "time to recovery", of_all(max, recovered_after), seconds, "less")
 
 
 def span(outage: Outage) -> str:

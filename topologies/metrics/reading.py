@@ -18,6 +18,9 @@ from topologies.manifest import Manifest
 from underlay.faults import AnyFault
 from underlay.trace import Record, read_trace
 
+STORING = "storing"
+"""The sink's node that talks to the storage tier."""
+
 
 class Made(NamedTuple):
     """An observation: when it was made on the trace's clock, by whom, what."""
@@ -63,7 +66,10 @@ class Readings:
 
     `made` holds every observation by id; `arrived[id][device]` its first arrival, for all of them; `hops[id]`
     the longest way it took. `usage` and `setup` are traffic by (link, source, target), after and before the
-    first counted observation; `messages` and the caches' `answers` are of the former time only.
+    first counted observation; `messages` and the caches' `answers` are of the former time only. What is
+    behind the sink is kept apart: `tier_usage` is the traffic of the storage tier's links at any time,
+    `stored` when the tier acknowledged an observation, `missing` how many of those it did not have in the
+    end.
     """
 
     def __init__(self, manifest: Manifest) -> None:
@@ -73,7 +79,10 @@ class Readings:
         self.hops: dict[str, int] = {}
         self.usage: defaultdict[tuple[str, str, str], Usage] = defaultdict(Usage)
         self.setup: defaultdict[tuple[str, str, str], Usage] = defaultdict(Usage)
+        self.tier_usage: defaultdict[tuple[str, str, str], Usage] = defaultdict(Usage)
         self.messages: dict[str, Messages] = {}
+        self.stored: dict[str, float] = {}
+        self.missing: int | None = None
         self.answers: list[Answer] = []
         self.origin_requests = 0
         self.faults: list[tuple[float, AnyFault]] = []
@@ -84,6 +93,7 @@ class Readings:
         self.ended_processes: list[str] = []
         self.complete = False
         self._began = False
+        self._tier = {device.name for device in manifest.devices if device.role == "storage"}
 
     @staticmethod
     def of(folder: Path) -> Readings:
@@ -92,6 +102,8 @@ class Readings:
         takers: dict[str, Callable[[Record], None]] = {
             "generated": readings._generated,
             "delivered": readings._delivered,
+            "stored": readings._stored,
+            "read-back": readings._read_back,
             "link-usage": readings._link_usage,
             "messages-sent": readings._messages_sent,
             "served": readings._served,
@@ -127,8 +139,16 @@ class Readings:
         if hops > self.hops.get(id_, 0):
             self.hops[id_] = hops
 
+    def _stored(self, record: Record) -> None:
+        self.stored.setdefault(record["id"], record["t"])
+
+    def _read_back(self, record: Record) -> None:
+        self.missing = len(record["missing"])
+
     def _link_usage(self, record: Record) -> None:
         kept = self.usage if self._began else self.setup
+        if record["source"] in self._tier or record["target"] in self._tier:
+            kept = self.tier_usage
         usage = kept[record["link"], record["source"], record["target"]]
         usage.frames += record["frames"]
         usage.bytes_on_air += record["bytes_on_air"]
@@ -140,7 +160,7 @@ class Readings:
         usage.cut += record["cut"]
 
     def _messages_sent(self, record: Record) -> None:
-        if not self._began:
+        if not self._began or record["device"] in self._tier or record.get("node") == STORING:
             return
         name = record["message"]
         messages = self.messages.get(name)

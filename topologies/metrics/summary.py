@@ -32,10 +32,11 @@ from topologies.metrics.outages import (
 )
 from topologies.metrics.reading import Readings
 from topologies.metrics.survivability import Survivors, survivors
+from topologies.metrics.tier import Tier, tier
 from topologies.metrics.traffic import LinkTraffic, Load, Traffic, link_traffic, load, traffic
 from underlay.errors import InputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +78,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """To the run's subscriber set."""
     storage: Delivery
     """To the sink alone, whatever the subscriber set."""
+    tier: Tier
+    """What the storage tier behind the sink did with it."""
     by_kind: dict[str, Delivery]
     """`delivery` for each kind of observation, without its quantiles."""
     age: Age
@@ -142,6 +145,12 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
             "recovery_max_s": _worst_recovery_s(self.effects),
             "recovered": sum(effect.recovered for effect in self.effects),
             "lost_in_outages": sum(effect.lost for effect in self.effects),
+            "tier_kind": self.tier.kind,
+            "tier_kept": self.tier.kept,
+            "tier_lost": self.tier.lost,
+            "tier_latency_p50_s": self.tier.p50_s,
+            "tier_latency_p99_s": self.tier.p99_s,
+            "tier_unavailable_s": self.tier.unavailable_s,
             "convergence_t50_s": self.convergence.t50_s,
             "convergence_t90_s": self.convergence.t90_s,
             "convergence_t100_s": self.convergence.t100_s,
@@ -200,10 +209,11 @@ def summary_of(readings: Readings) -> Summary:
         run=_run(manifest),
         delivery=delivery(pairs),
         storage=delivery(to_sink),
+        tier=tier(readings),
         by_kind=_by_kind(pairs),
         age=age(curves, start_s, stop_s, threshold_s=manifest.deadline_s),
         traffic=traffic(readings, pairs),
-        links=link_traffic(readings.usage),
+        links=link_traffic({**readings.usage, **readings.tier_usage}),
         load=load(readings),
         energy=energy_use(readings, down_times(found, manifest.duration_s)),
         cache=cache_use(readings.answers, readings.origin_requests),

@@ -75,7 +75,8 @@ class LinkTraffic(msgspec.Struct, frozen=True):
 
 
 class Load(msgspec.Struct, frozen=True):
-    """Bytes that each device transmitted, its own and forwarded ones; devices that sent nothing included."""
+    """Bytes that each device transmitted, its own and forwarded ones; devices that sent nothing included,
+    hosts of the storage tier left out."""
 
     max_over_mean: float | None
     gini: float | None
@@ -145,7 +146,7 @@ def link_traffic(usage: Mapping[tuple[str, str, str], Usage]) -> tuple[LinkTraff
 
 def load(readings: Readings) -> Load:
     """How the transmitted bytes fall on the devices."""
-    by_device = {device.name: 0 for device in readings.manifest.devices}
+    by_device = {device.name: 0 for device in readings.manifest.devices if device.role != "storage"}
     for (_, source, _), usage in readings.usage.items():
         by_device[source] = by_device.get(source, 0) + usage.bytes_on_air
     values = list(by_device.values())

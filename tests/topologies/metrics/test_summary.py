@@ -42,6 +42,7 @@ def test_every_field_and_every_column_is_documented(tmp_path: Path) -> None:
     prefixes = (
         "delivery",
         "storage",
+        "tier",
         "latency",
         "age",
         "energy",
