@@ -1,8 +1,9 @@
 """Fault verbs as data: what breaks, when. Both fabrics implement every verb alike.
 
-A crash is a power cut: peers see silence, not a polite close; what the device had not made durable is gone,
-and it stops forwarding. A pause freezes the device's programs while its kernel lives on. Cuts are in the
-medium: nobody is told.
+A crash is a power cut: peers see silence, not a polite close; what the device had not made durable is gone
+(or, if it was just being written, there after all), and it stops forwarding. A pause freezes the device's
+programs while its kernel lives on. Cuts are in the medium: nobody is told. A disk that fails ends the process
+of the device's nodes: the kernel lives on, closes their connections and goes on forwarding.
 """
 
 from __future__ import annotations
@@ -81,11 +82,40 @@ class Partition(Fault, frozen=True, tag="partition"):
     groups: tuple[tuple[str, ...], ...]
 
 
+class SlowDisk(Fault, frozen=True, tag="slow-disk"):
+    """A commit takes `factor` times as long; 1 restores the disk."""
+
+    device: str
+    factor: float
+
+
+class FailDisk(Fault, frozen=True, tag="fail-disk"):
+    """The next commit fails, as on a disk that is full or broken, and the device's nodes end with it. What
+    that commit was to make durable may be there or not. `Restart` starts them, on a disk that works again."""
+
+    device: str
+
+
+class LoseDisk(Fault, frozen=True, tag="lose-disk"):
+    """Everything durable is lost: the device's nodes find nothing when they start the next time."""
+
+    device: str
+
+
+class RotDisk(Fault, frozen=True, tag="rot-disk"):
+    """One bit of what the device keeps durably flips. Nobody notices until it is read, at the next start."""
+
+    device: str
+
+
 class Heal(Fault, frozen=True, tag="heal"):
     """Undoes every Partition, LinkDown and OneWayCut."""
 
 
-AnyFault = Crash | Restart | Pause | Resume | LinkDown | LinkUp | OneWayCut | Degrade | Partition | Heal
+DiskFault = SlowDisk | FailDisk | LoseDisk | RotDisk
+AnyFault = (
+    Crash | Restart | Pause | Resume | LinkDown | LinkUp | OneWayCut | Degrade | Partition | Heal | DiskFault
+)
 
 
 class TimedFault(msgspec.Struct, frozen=True):

@@ -82,8 +82,8 @@ class BindingPlan(msgspec.Struct, frozen=True):
     """With the leading `@`: the address by which the device's nodes reach it."""
     model: Callable[[], Node]
     engine: Callable[[], Binding]
-    """Called anew for each incarnation. What a real engine needs beside its host (further addresses on which it
-    listens, names by which it is known outside) is in this closure."""
+    """Called anew for each incarnation. What a real engine needs beside its host (further addresses on which
+    it listens, names by which it is known outside) is in this closure."""
     port: int
     """Of the real protocol (1883, 5683); the model's traffic is counted under it."""
 

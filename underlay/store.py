@@ -1,8 +1,8 @@
 """The durable ordered byte map a node keeps its state in.
 
 Owns the interface and the in-memory ordered map that implementations stand on; the simulation's disk and the
-emulation's SQLite file are in their fabrics. Within a handler, reads see the handler's own writes; all its
-writes commit as one atomic batch.
+emulation's file are in their fabrics. Within a handler, reads see the handler's own writes; all its writes
+commit as one atomic batch.
 """
 
 from __future__ import annotations
@@ -15,8 +15,20 @@ Batch = dict[bytes, bytes | None]
 """Writes of one handler: key to value, or to None for a deletion."""
 
 
+class Damaged(Exception):
+    """What was durable can no longer be read as it was written: a checksum tells.
+
+    A node that meets it may `wipe` its store and go on as one that lost its disk; one that does not ends its
+    process.
+    """
+
+
 class Store(Protocol):
-    """What `ctx.store` offers. Keys and values are bytes; keys are ordered bytewise."""
+    """What `ctx.store` offers. Keys and values are bytes; keys are ordered bytewise.
+
+    Reading raises `Damaged` where the disk is known to have lost something that was durable. A node whose
+    life depends on each of its values checksums them besides.
+    """
 
     def get(self, key: bytes) -> bytes | None:
         """The value, or None."""
@@ -29,6 +41,9 @@ class Store(Protocol):
 
     def delete(self, key: bytes) -> None:
         """Remove; unknown keys are fine."""
+
+    def wipe(self) -> None:
+        """Remove everything, whatever state it is in; a write like any other."""
 
 
 class OrderedMap:
@@ -66,7 +81,9 @@ class OrderedMap:
         low = bisect_left(self._keys, start)
         high = len(self._keys) if end is None else bisect_left(self._keys, end)
         for key in self._keys[low:high]:
-            yield key, self._values[key]
+            value = self._values.get(key)
+            if value is not None:  # deleted since the scan began
+                yield key, value
 
     def put(self, key: bytes, value: bytes) -> None:
         if key not in self._values:
@@ -79,6 +96,10 @@ class OrderedMap:
             del self._values[key]
             del self._keys[bisect_left(self._keys, key)]
             self._batch[key] = None
+
+    def wipe(self) -> None:
+        for key in list(self._keys):
+            self.delete(key)
 
     def take_batch(self) -> Batch:
         batch, self._batch = self._batch, {}

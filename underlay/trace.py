@@ -98,6 +98,11 @@ class ProcessEnded(Event, frozen=True, tag="process-ended"):
     last_lines: tuple[str, ...] = ()
 
 
+class TornWrite(Event, frozen=True, tag="torn-write"):
+    """A device that starts found a write on its disk that power had failed in the middle of, and discarded
+    it. Nobody had been told that it was durable."""
+
+
 class SlowHandler(Event, frozen=True, tag="slow-handler"):
     """A handler took over 10 ms of real time (emulation only)."""
 

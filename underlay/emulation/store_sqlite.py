@@ -102,6 +102,10 @@ class SqliteStore:
         self._disk.write("INSERT OR REPLACE INTO item VALUES (?, ?, ?)", self._node, key, value)
         self.dirty = True
 
+    def wipe(self) -> None:
+        self._disk.write("DELETE FROM item WHERE node = ?", self._node)
+        self.dirty = True
+
     def delete(self, key: bytes) -> None:
         if self.get(key) is not None:
             self._disk.write("DELETE FROM item WHERE node = ? AND key = ?", self._node, key)

@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING
 
 from underlay.clock import DeviceClock
 from underlay.messages import Message
+from underlay.network import seeded
 from underlay.node import Node, Work, WorkFailed
 from underlay.simulation.agenda import Call
 from underlay.simulation.carrier import Machine
 from underlay.simulation.disk import Disk
 from underlay.simulation.incarnation import Incarnation
 from underlay.simulation.ways import Tally, Way
-from underlay.trace import NodeStarted
+from underlay.trace import NodeStarted, ProcessEnded, TornWrite
 
 if TYPE_CHECKING:
+    from underlay.simulation.streams import Stream
     from underlay.simulation.world import World
 
 BACKLOG_DATAGRAMS = 256
@@ -35,6 +37,7 @@ class Endpoint:
         "host",
         "incarnation",
         "is_model",
+        "is_program",
         "live",
         "make",
         "name",
@@ -49,6 +52,8 @@ class Endpoint:
         self.name = name
         self.make = make
         self.is_model = is_model
+        self.is_program = is_model and not name.startswith("@")
+        """It is a process of its own, unlike the device's nodes and bindings."""
         self.address = f"{host.name}/{name}"
         self.seen_as = name if name.startswith("@") else self.address
         self.incarnation = 0
@@ -148,7 +153,13 @@ class Host:
         self.paused = False
         self.backlog: list[tuple[Call, object, object]] = []
         self.endpoints: dict[str, Endpoint] = {}
-        self.disk = Disk(world.agenda, world.plan.disk_sync_ms * 1e-3, self.later_if_paused)
+        self.disk = Disk(
+            world.agenda,
+            lambda: seeded(world.plan.seed, "disk", self.name),
+            world.plan.disk_sync_ms * 1e-3,
+            self.later_if_paused,
+            self.end,
+        )
         self.processor = Processor(self, cpu_share or 1.0)
 
     def add(self, name: str, make: Callable[[], Node], *, is_model: bool) -> Endpoint:
@@ -158,27 +169,43 @@ class Host:
         return endpoint
 
     def start(self) -> None:
-        """Start a new incarnation of every node."""
-        for endpoint in self.endpoints.values():
+        """Start a new incarnation of whatever does not run."""
+        started = [endpoint for endpoint in self.endpoints.values() if endpoint.live is None]
+        if self.disk.start():
+            self.world.emit_for(TornWrite(), self.name)
+        for endpoint in started:
             endpoint.incarnation += 1
             endpoint.live = Incarnation(endpoint)
             if not endpoint.is_model:
                 self.world.emit(NodeStarted(endpoint.incarnation), endpoint)
-        for endpoint in self.endpoints.values():
+        for endpoint in started:
             if endpoint.live is not None:
                 endpoint.live.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether everything that belongs on the device runs."""
+        return all(endpoint.live is not None for endpoint in self.endpoints.values())
 
     def lose_power(self) -> None:
         """Drop everything that is not durable; nobody is told."""
         for endpoint in self.endpoints.values():
-            if endpoint.live is not None:
-                endpoint.live.die()
-                endpoint.live = None
-            endpoint.waiting = 0
-        self.disk.lose_power()
-        self.processor.lose_power()
+            self._drop(endpoint)
         self.backlog.clear()
         self.paused = False
+        self.disk.stop()
+        self.processor.lose_power()
+
+    def end(self) -> None:
+        """The process of the nodes and bindings ends by itself; the kernel resets their streams."""
+        for endpoint in self.endpoints.values():
+            if not endpoint.is_program:
+                streams = self._drop(endpoint)
+                for stream in streams:
+                    stream.refuse()
+        self.disk.stop()
+        self.processor.lose_power()
+        self.world.emit_for(ProcessEnded("nodes", 1), self.name)
 
     def pause(self) -> None:
         """Programs stand still; the kernel goes on."""
@@ -190,6 +217,12 @@ class Host:
         backlog, self.backlog = self.backlog, []
         for call, a, b in backlog:
             call(a, b)
+
+    def _drop(self, endpoint: Endpoint) -> list[Stream]:
+        """End a life; the streams that it had."""
+        life, endpoint.live = endpoint.live, None
+        endpoint.waiting = 0
+        return [] if life is None else life.die()
 
     def later_if_paused(self, call: Call, a: object, b: object) -> bool:
         """Whether `call(a, b)` must wait, and then it is noted to be made at the resume."""

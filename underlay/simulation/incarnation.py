@@ -113,13 +113,15 @@ class Incarnation:
         self.node.on_start(self)
         self.finish()
 
-    def die(self) -> None:
-        """Power is gone: nothing that was under way inside the device reaches this life any more."""
+    def die(self) -> list[Stream]:
+        """The end: nothing that was under way inside the device reaches this life any more. Returns the
+        streams that it had, which nobody has been told about."""
         self.alive = False
         self._timers.clear()
         self._works.clear()
         for stream in self.ends:
             stream.lose_power()
+        return list(self.ends)
 
     def receive_local(self, sender: Address, message: Message) -> None:
         """A message from this device: another node, a binding, finished work, or the node itself."""

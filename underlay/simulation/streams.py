@@ -163,7 +163,7 @@ class Stream:
     def answered(self, _: object, __: object) -> None:
         """SYN and ACK arrived at the end that opened."""
         if self.state == CLOSED:
-            self._refuse()
+            self.refuse()
             return
         if self.state == OPENING:
             self._open()
@@ -182,7 +182,7 @@ class Stream:
     def arrive(self, segment: Segment, _: object) -> None:
         """A segment reached this end's device."""
         if self.state == CLOSED:
-            self._refuse()
+            self.refuse()
             return
         if self.state == ACCEPTING:
             self._open()
@@ -210,7 +210,7 @@ class Stream:
         """Reset the connection from this end, because the node begins another in its place."""
         self.state = CLOSED
         self.owner.forget(self)
-        self._refuse()
+        self.refuse()
 
     def abort(self) -> None:
         """Give the connection up, and let the other side know."""
@@ -233,6 +233,7 @@ class Stream:
         self.state = OPEN
         self.sender.rtt.sample(self.agenda.now - self._opened_s, self.agenda.now)
 
-    def _refuse(self) -> None:
+    def refuse(self) -> None:
+        """Say that there is no such connection."""
         if self.remote is not None:
             self.here.launch(self.there, RESET_BYTES, False, self.remote.reset, None, None)

@@ -16,14 +16,19 @@ from underlay.faults import (
     AnyFault,
     Crash,
     Degrade,
+    DiskFault,
+    FailDisk,
     Heal,
     LinkDown,
     LinkUp,
+    LoseDisk,
     OneWayCut,
     Partition,
     Pause,
     Restart,
     Resume,
+    RotDisk,
+    SlowDisk,
     cut_edges,
 )
 from underlay.messages import Message
@@ -31,6 +36,7 @@ from underlay.node import Address, Node
 from underlay.plan import Plan
 from underlay.simulation.agenda import Agenda
 from underlay.simulation.carrier import Carrier
+from underlay.simulation.disk import Disk
 from underlay.simulation.host import Endpoint, Host
 from underlay.simulation.ways import Post
 from underlay.trace import (
@@ -146,8 +152,11 @@ class World:
                 self.carrier.cut([pair for a, b in edges for pair in ((a, b), (b, a))])
             case Heal():
                 self.carrier.mend()
+            case SlowDisk(device) | FailDisk(device) | LoseDisk(device) | RotDisk(device):
+                if device in self.hosts:
+                    self._disturb(self.hosts[device].disk, fault)
         self.emit(FaultApplied(msgspec.to_builtins(fault)))
-        if not isinstance(fault, Pause | Resume | Degrade):
+        if not isinstance(fault, Pause | Resume | Degrade | DiskFault):
             self._converge_later()
 
     def emit(self, event: Event, source: Endpoint | None = None) -> None:
@@ -156,6 +165,10 @@ class World:
             self._trace.write(self.agenda.now, event)
         else:
             self._trace.write(self.agenda.now, event, source.host.name, source.name)
+
+    def emit_for(self, event: Event, device: str) -> None:
+        """Write to the trace what is a device's and no node's."""
+        self._trace.write(self.agenda.now, event, device)
 
     def finish(self) -> None:
         """Write the last records; nothing may happen afterwards."""
@@ -192,11 +205,24 @@ class World:
         self.apply(fault)
 
     def _restart(self, device: str) -> None:
-        if self.carrier.machines[device].up:
+        host = self.hosts.get(device)
+        if not self.carrier.machines[device].up:
+            self.carrier.set_power(device, up=True)
+        elif host is None or host.running:
             return
-        self.carrier.set_power(device, up=True)
-        if device in self.hosts:
-            self.hosts[device].start()
+        if host is not None:
+            host.start()
+
+    def _disturb(self, disk: Disk, fault: DiskFault) -> None:
+        match fault:
+            case SlowDisk(_, factor):
+                disk.slowness = factor
+            case FailDisk():
+                disk.failing = True
+            case LoseDisk():
+                disk.lost = True
+            case RotDisk():
+                disk.rot()
 
     def _pause(self, device: str, pause: bool) -> None:
         host = self.hosts.get(device)
@@ -247,6 +273,8 @@ class World:
 def _devices_named(fault: AnyFault) -> tuple[str, ...]:
     match fault:
         case Crash(device) | Restart(device) | Pause(device) | Resume(device):
+            return (device,)
+        case SlowDisk(device) | FailDisk(device) | LoseDisk(device) | RotDisk(device):
             return (device,)
         case LinkDown(a, b) | LinkUp(a, b) | OneWayCut(a, b) | Degrade(a, b):
             return (a, b)
