@@ -128,9 +128,11 @@ def _child(life: Incarnation, namespace: Namespace | None, channel: socket.socke
     # Those of the other devices' links would keep them alive; 0 is given away too, for nobody types here.
     close_all_but(channel.fileno())
     set_name(f"bh-{life.device}")
+    # Never closed: a loop that failed may wait for its sockets for ever, and the process ends anyway.
+    runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
     try:
         life.store.parent.mkdir(parents=True, exist_ok=True)
-        with open_trace(life) as trace, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with open_trace(life) as trace:
             runner.run(_obey(life, channel, trace))
     except Exception as error:
         with suppress(OSError):  # the disk may be full

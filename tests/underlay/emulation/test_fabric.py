@@ -281,7 +281,7 @@ def _fill_the_disk(small: Path, says: int) -> None:
     mount_tmpfs(small, 256 * 1024)
     nodes = {device: (lambda: Caller(EVERYBODY, period_s=0.001)) for device in "abc"}
     try:
-        run(plan(line("abc"), nodes, 20.0), small / "run")
+        run(plan(line("abc"), nodes, 600.0), small / "run")
         said = "no error"
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
