@@ -13,6 +13,7 @@ itself, a `World`, into a test's hands. Same plan, same seed: the same trace, by
 
 from underlay.simulation.fabric import Simulation
 from underlay.simulation.scenario import every_pair, plan_of
+from underlay.simulation.tamper import Rule
 from underlay.simulation.world import World
 
-__all__ = ["Simulation", "World", "every_pair", "plan_of"]
+__all__ = ["Rule", "Simulation", "World", "every_pair", "plan_of"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
 from underlay.errors import RunFailed
 from underlay.plan import Plan
+from underlay.simulation.tamper import Rule
 from underlay.simulation.world import World
 
 
@@ -33,6 +35,12 @@ class Simulation:
             raise RunFailed(f"the trace could not be written: {error}") from error
 
     @staticmethod
-    def from_plan(plan: Plan, trace_file: BinaryIO | None = None, *, check_codec: bool = False) -> World:
+    def from_plan(
+        plan: Plan,
+        trace_file: BinaryIO | None = None,
+        *,
+        check_codec: bool = False,
+        tamper: Sequence[Rule] = (),
+    ) -> World:
         """A run in the caller's hands: `run_until`, `apply`, `node`, `inject`, `now`, `records`."""
-        return World(plan, trace_file, check_codec=check_codec)
+        return World(plan, trace_file, check_codec=check_codec, tamper=tamper)

@@ -62,9 +62,12 @@ class Post:
         here, there = source.host.machine, carrier.machines[device]
         target = self.world.endpoints.get(peer)
         step = here.next_step(there)
+        way: Way
         if step is not None and step[1] is there and target is not None:
-            return OpenWay(self, peer, [(step[0], target.receive)], [])
-        return RoutedWay(self, peer, here, there, target, carrier.hops_to(here.name, there.name))
+            way = OpenWay(self, peer, [(step[0], target.receive)], [])
+        else:
+            way = RoutedWay(self, peer, here, there, target, carrier.hops_to(here.name, there.name))
+        return way if self.world.tamper is None else self.world.tamper.on(way, source.address, peer)
 
     def weigh(self, sender: Incarnation, message: Message) -> Weight:
         """Bytes above the transport; encoded once for a message object however often it is sent."""

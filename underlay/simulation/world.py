@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Sequence
 from io import BytesIO
 from typing import BinaryIO
 
@@ -32,12 +33,14 @@ from underlay.faults import (
     cut_edges,
 )
 from underlay.messages import Message
+from underlay.network import seeded
 from underlay.node import Address, Node
 from underlay.plan import Plan
 from underlay.simulation.agenda import Agenda
 from underlay.simulation.carrier import Carrier
 from underlay.simulation.disk import Disk
 from underlay.simulation.host import Endpoint, Host
+from underlay.simulation.tamper import Rule, Tamper
 from underlay.simulation.ways import Post
 from underlay.trace import (
     Event,
@@ -61,14 +64,23 @@ class World:
         plan: what to run. Its faults happen by themselves.
         trace_file: where the trace goes; None keeps it in memory for `records`.
         check_codec: send every message through its codec, as a test that what is sent can be received.
+        tamper: what happens to messages between nodes above the transport.
     """
 
-    def __init__(self, plan: Plan, trace_file: BinaryIO | None = None, *, check_codec: bool = False) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        trace_file: BinaryIO | None = None,
+        *,
+        check_codec: bool = False,
+        tamper: Sequence[Rule] = (),
+    ) -> None:
         self.plan = plan
         self.check_codec = check_codec
         self.agenda = Agenda()
         self.carrier = Carrier(plan.network, plan.seed, self.agenda)
         self.post = Post(self)
+        self.tamper = Tamper(tamper, seeded(plan.seed, "tamper"), self.agenda) if tamper else None
         self.hosts: dict[str, Host] = {}
         self.endpoints: dict[Address, Endpoint] = {}
         self.answers: dict[Address, list[Message]] = {}
