@@ -103,6 +103,7 @@ def build_experiment(
         raise InputError("no device has a sensor", key="sensor")
     if any(device == topology.sink for device in experiment.sources):
         raise InputError(f"{topology.sink} stores observations and makes none", key="sensor")
+    _workload(experiment)  # Traffic and programs that mean nothing here are refused before anything starts.
     return experiment
 
 

@@ -16,6 +16,17 @@ import msgspec
 
 from edge.datasets import track
 from edge.observation import Observation, ObservationId
+from topologies.architectures.gossip import (
+    ANNOUNCE_TURNS,
+    NOTE_BYTES,
+    PART_HEADER_BYTES,
+    PART_SIZES,
+    channel_turn_s,
+    intervals,
+    link_turn_s,
+    part_bytes_of,
+)
+from topologies.architectures.options import GossipOptions
 from topologies.experiment import Experiment
 from underlay.link import LinkSpec
 from underlay.network import seeded
@@ -28,9 +39,13 @@ HEADER_BYTES = 28
 PUBLISH_BYTES = 154 + 56
 """MQTT at QoS 1: a PUBLISH of 32 bytes, its PUBACK and TCP's acknowledgements, both ways on the publisher's
 link."""
+NOTES_AN_ANNOUNCEMENT = 2
+"""Gossip's messages for each announcement made: itself, and the request or the repair that it draws."""
 TCP_RTO_S = 1.0
 """TCP's initial retransmission timeout (RFC 6298 §2)."""
 LOAD_WORTH_SAYING = 0.8
+NOTES_WORTH_SAYING = 0.5
+"""Share of what a sender may send that gossip's bookkeeping takes."""
 _PATHS_UP_TO_DEVICES = 400
 
 
@@ -47,15 +62,20 @@ def warnings_of(experiment: Experiment) -> list[str]:
     """What the links cannot carry, one sentence each; devices with the same trouble are counted together."""
     troubled: dict[str, list[str]] = {}
     hops = _first_hops(experiment)
+    packet_bytes = _packet_bytes(experiment)
     for device, sensors in experiment.sources.items():
         hop = hops[device]
         for sensor in sensors:
-            for trouble in _airtime_trouble(hop, sensor.kind, sensor.period_s, experiment.spec.deadline_s):
+            for trouble in _airtime_trouble(
+                hop, sensor.kind, sensor.period_s, experiment.spec.deadline_s, packet_bytes
+            ):
                 troubled.setdefault(trouble, []).append(device)
         if experiment.architecture == "star":
             for trouble in _tcp_trouble(hop):
                 troubled.setdefault(trouble, []).append(device)
     found = [f"{trouble} ({_counted(devices)})" for trouble, devices in troubled.items()]
+    if isinstance(experiment.options, GossipOptions):
+        found += _gossip_trouble(experiment, experiment.options)
     if len(experiment.topology.roles) <= _PATHS_UP_TO_DEVICES:
         found += _load_trouble(experiment)
     return found
@@ -89,7 +109,16 @@ def airtime_s(spec: LinkSpec, size_bytes: int) -> float:
     return whole * spec.airtime_s(PACKET_BYTES) + (spec.airtime_s(rest + HEADER_BYTES) if rest else 0.0)
 
 
-def _airtime_trouble(hop: FirstHop, kind: str, period_s: float, deadline_s: float) -> Iterator[str]:
+def _packet_bytes(experiment: Experiment) -> int:
+    """Of a packet of a large observation."""
+    if isinstance(experiment.options, GossipOptions):
+        return part_bytes_of(experiment.options, experiment.topology.network) + PART_HEADER_BYTES
+    return PACKET_BYTES
+
+
+def _airtime_trouble(
+    hop: FirstHop, kind: str, period_s: float, deadline_s: float, packet_bytes: int
+) -> Iterator[str]:
     size = typical_bytes(kind)
     taken_s = airtime_s(hop.spec, size)
     if taken_s == 0:
@@ -106,8 +135,8 @@ def _airtime_trouble(hop: FirstHop, kind: str, period_s: float, deadline_s: floa
         yield f"{what}, and one is asked for every {_shown_s(period_s)}"
     elif taken_s > deadline_s:
         yield f"{what}, longer than deadline_s = {deadline_s:g}"
-    fragments = hop.spec.fragments(min(size + HEADER_BYTES, PACKET_BYTES))
-    arrive = (1 - hop.spec.loss_ratio) ** fragments
+    packet_bytes = min(size + HEADER_BYTES, packet_bytes)
+    fragments, arrive = hop.spec.fragments(packet_bytes), hop.spec.arrival_ratio(packet_bytes)
     if fragments > 1 and arrive < 0.5:
         yield (
             f"a packet of a {kind} is {fragments} fragments on {hop.profile}: "
@@ -122,6 +151,35 @@ def _tcp_trouble(hop: FirstHop) -> Iterator[str]:
             f"MQTT runs over TCP, which retransmits after {TCP_RTO_S:g} s at first: one small PUBLISH with "
             f"its acknowledgements is {_shown_s(taken_s)} on the air of {hop.profile}"
         )
+
+
+def _gossip_trouble(experiment: Experiment, options: GossipOptions) -> Iterator[str]:
+    """Bookkeeping that keeps a slow medium from its observations, and readings that are cut to pieces."""
+    network = experiment.topology.network
+    for name, profile, turn_s, what in [
+        *((link.name, link.profile, link_turn_s(link), "link") for link in network.links),
+        *(
+            (channel.name, channel.profile, channel_turn_s(channel), "channel")
+            for channel in network.channels
+        ),
+    ]:
+        announce_s = intervals(options, turn_s)["announce_interval_s"]
+        taken = NOTES_AN_ANNOUNCEMENT * turn_s / announce_s
+        if taken > NOTES_WORTH_SAYING:
+            yield (
+                f"gossip's bookkeeping takes {taken:.0%} of the {what} {name} ({profile}): a message of "
+                f"{NOTE_BYTES} bytes keeps a sender busy for {_shown_s(turn_s)}, duty cycle included, and "
+                f"about {NOTES_AN_ANNOUNCEMENT} are due every announce_interval_s = {announce_s:g}; by default "
+                f"it would be {ANNOUNCE_TURNS * turn_s:.3g}"
+            )
+    part_bytes = part_bytes_of(options, network)
+    for kind in dict.fromkeys(s.kind for sensors in experiment.sources.values() for s in sensors):
+        size = typical_bytes(kind)
+        if part_bytes < size <= PART_SIZES[-1]:
+            yield (
+                f"a {kind} of {size} bytes is more than part_bytes = {part_bytes}: gossip offers it and "
+                f"sends it on request in {-(-size // part_bytes)} parts, instead of at once"
+            )
 
 
 def _load_trouble(experiment: Experiment) -> Iterator[str]:

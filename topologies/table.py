@@ -13,6 +13,9 @@ from topologies.difference import Diff
 from topologies.metrics.comparison import architectures, lines
 from topologies.metrics.summary import Summary
 
+OUTAGES_MAX = 4
+"""That have lines of their own; of more, the table shows the worst, and the report and summary.json each."""
+
 
 def comparison(summaries: Sequence[Summary]) -> Table:
     """A column for each architecture, a row for each number; means over the seeds, with their range.
@@ -27,7 +30,7 @@ def comparison(summaries: Sequence[Summary]) -> Table:
         mark = "" if all(run.run.validity == "valid" for run in runs) else " *"
         table.add_column(name + mark, justify="right")
     part = ""
-    for line in lines(summaries):
+    for line in lines(summaries, OUTAGES_MAX):
         if line.part != part:
             part = line.part
             table.add_section()

@@ -211,6 +211,19 @@ def test_a_campaign_is_checked_before_anything_runs(
     assert str(caught.value) == f"{spec}: {message}"
 
 
+@pytest.mark.parametrize("call", ["check", "run", "compare"])
+def test_traffic_to_nowhere_is_refused_before_anything_starts(call: str, tmp_path: Path) -> None:
+    """With the file, the key and the nearest device."""
+    path = tmp_path / "noise.toml"
+    path.write_text('[[traffic]]\nsource = "cam1"\ntarget = "hubb"\nrate_kbps = 10\n')
+    out = {} if call == "check" else {"out": tmp_path / "run"}
+    with pytest.raises(InputError) as caught:
+        getattr(topologies, call)(path, **out)
+    assert (caught.value.key, caught.value.file) == ("traffic[0].target", str(path))
+    assert caught.value.hint == "did you mean 'hub'?"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.sweep(20)
 def test_victims_are_nested_and_never_the_sink(seed: int, tmp_path: Path) -> None:
     """So that k + 1 failures are k failures and one more."""

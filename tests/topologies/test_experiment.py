@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from edge.gossip.peer import GossipConfig
 from topologies import quickstart
 from topologies.architectures import ARCHITECTURES, VARIANTS
+from topologies.architectures.gossip import channel_turn_s, intervals, part_bytes_of, turns
 from topologies.architectures.options import GossipOptions, StarOptions
 from topologies.catalogue import examples
 from topologies.experiment import Experiment, build_experiment, build_plan, options_of
@@ -206,9 +207,39 @@ def test_a_bad_option_of_a_variant_names_its_key() -> None:
 
 
 def test_gossip_without_options_is_the_node_as_it_is() -> None:
-    """A spec that says nothing changes nothing, and all that it can say is a knob of the node."""
-    knobs = msgspec.structs.asdict(GossipOptions())
+    """A spec that says nothing changes nothing on fast links; all it can say is a knob of the node."""
+    options = GossipOptions()
+    knobs = msgspec.structs.asdict(options) | intervals(options, turn_s=0.01)
+    knobs["part_bytes"] = part_bytes_of(options, build_topology(SMALL).network)
     assert GossipConfig(neighbours=(), **knobs) == GossipConfig(neighbours=())
+
+
+def test_gossip_announces_as_rarely_as_the_slowest_medium_in_range_asks_for() -> None:
+    """A note of 100 bytes is 192 ms on lora-sf7, and then 19 s of silence; the sink is on wires only."""
+    spec = lora("lora-sf7", "temperature", 60)
+    turn_s = turns(build_topology(spec).network)
+    assert turn_s["cam1"] == turn_s["hub"] == pytest.approx((100 + 31) * 8 / 5469 / 0.01, rel=1e-3)
+    assert turn_s["sink"] < 0.01
+    assert intervals(GossipOptions(), turn_s["cam1"])["announce_interval_s"] == pytest.approx(191.6, rel=1e-3)
+    assert intervals(GossipOptions(announce_interval_s=7), turn_s["cam1"])["announce_interval_s"] == 7
+
+
+def test_on_a_crowded_channel_a_turn_is_as_long_as_those_of_all_members() -> None:
+    """Without a duty cycle the medium itself is what they share."""
+    spec = changed(links=Links(radio=RadioLinks(profile="802.15.4", shared=True)))
+    (channel,) = build_topology(spec).network.channels
+    assert channel_turn_s(channel) == pytest.approx(len(channel.members) * (100 + 2 * 36) * 8 / 120_000)
+
+
+@pytest.mark.parametrize(
+    ("profile", "part_bytes"),
+    [("wifi-edge", 1024), ("802.15.4", 1024), ("802.15.4-edge", 512), ("lora-sf12", 128)],
+)
+def test_parts_are_as_large_as_the_worst_link_carries_well(profile: str, part_bytes: int) -> None:
+    """Fragments that are lost make them smaller; a spec that names a size gets it."""
+    network = build_topology(changed(links=Links(radio=RadioLinks(profile=profile)))).network
+    assert part_bytes_of(GossipOptions(), network) == part_bytes
+    assert part_bytes_of(GossipOptions(part_bytes=2000), network) == 2000
 
 
 def test_every_built_in_variant_is_of_an_architecture() -> None:
@@ -369,6 +400,38 @@ def test_readings_over_lora_are_fine_if_they_are_rare_enough() -> None:
     assert warnings_of(experiment_of(lora("lora-sf7", "temperature", 60), "gossip")) == []
     (warning,) = warnings_of(experiment_of(lora("lora-sf7", "temperature", 5), "gossip"))
     assert "720 are asked for" in warning
+
+
+def test_gossip_that_drowns_a_channel_in_bookkeeping_is_warned_about() -> None:
+    """At one announcement a minute, two messages of 19 s each; by default none is needed."""
+    spec = msgspec.structs.replace(
+        lora("lora-sf7", "temperature", 60), gossip=GossipOptions(announce_interval_s=60)
+    )
+    (warning,) = warnings_of(experiment_of(spec, "gossip"))
+    assert warning.startswith("gossip's bookkeeping takes 64% of the channel radio (lora-sf7): ")
+    assert "by default it would be 192" in warning
+    assert warnings_of(experiment_of(spec, "caching")) == []
+
+
+def test_readings_that_gossip_must_cut_are_warned_about() -> None:
+    """What is pushed in one datagram by default becomes an offer, a request and several parts."""
+    spec = changed(gossip=GossipOptions(part_bytes=32))
+    (warning,) = warnings_of(experiment_of(spec, "gossip"))
+    assert f"a temperature of {typical_bytes('temperature')} bytes is more than part_bytes = 32" in warning
+    assert "in 2 parts" in warning
+
+
+def test_parts_that_lose_a_fragment_mostly_are_warned_about_unless_gossip_may_choose() -> None:
+    """1080 bytes are 12 fragments; the chance that bursts of three spare them all is the model's own."""
+    spec = changed(
+        links=Links(radio=RadioLinks(profile="802.15.4-edge")),
+        sensor=(SensorSettings(kind="photograph", period_s=600),),
+        deadline_s=15,
+    )
+    given_size = msgspec.structs.replace(spec, gossip=GossipOptions(part_bytes=1024))
+    (warning,) = warnings_of(experiment_of(given_size, "gossip"))
+    assert "12 fragments on 802.15.4-edge: at 15% loss only 44% of such packets arrive" in warning
+    assert warnings_of(experiment_of(spec, "gossip")) == []
 
 
 def test_mqtt_over_slow_lora_is_warned_about() -> None:

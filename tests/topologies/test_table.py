@@ -9,7 +9,7 @@ from tests.topologies.made_up_runs import arrived, broke, comparison, made, mani
 from topologies.manifest import Chosen, Verdict
 from topologies.metrics import summarize
 from topologies.table import comparison as comparison_table
-from underlay.faults import Crash
+from underlay.faults import Crash, Restart
 from underlay.trace import ProcessEnded
 
 
@@ -65,3 +65,17 @@ def test_runs_with_more_failures_only_speak_of_survivability(tmp_path: Path) -> 
     assert row(text, "within 10 s") == ["100 %"]
     assert row(text, "none failed") == ["100 %"]
     assert row(text, "1 failed") == ["0 %"]
+
+
+def test_many_outages_share_the_lines_of_the_worst(tmp_path: Path) -> None:
+    """Five crashes of 4 s: what cam1 made during the third came late, all else in time."""
+    records = [made(12.0, "cam1:0"), arrived(13.0, "cam1:0")]
+    for n, start_s in enumerate((15.0, 25.0, 35.0, 45.0, 55.0), 1):
+        late_s = 20.0 if n == 3 else 1.0
+        records += [broke(start_s, Crash("cam2")), made(start_s + 1, f"cam1:{n}")]
+        records += [broke(start_s + 4, Restart("cam2")), arrived(start_s + 1 + late_s, f"cam1:{n}")]
+    text = shown([write_run(tmp_path, sorted(records, key=lambda record: record[0]))])
+    assert "While something was broken, 5 times: the worst" in text
+    assert "While cam2 was down" not in text
+    after = text[text.index("5 times") :]
+    assert row(after, "delivered within 10 s") == ["0 %"]

@@ -163,6 +163,14 @@ def test_a_packet_of_many_fragments_is_lost_with_any_of_them() -> None:
     assert lost / packets == pytest.approx(1.0 - 0.98**5, abs=0.01)
 
 
+@pytest.mark.parametrize("burst_frames", [1.0, 3.0])
+def test_the_share_of_packets_that_arrive_whole_is_known_beforehand(burst_frames: float) -> None:
+    spec = LinkSpec(loss_ratio=0.15, burst_frames=burst_frames, mtu_bytes=96)
+    loss = LossProcess(0.15, burst_frames, seeded(5, burst_frames))
+    arrived = sum(not loss.lost(spec.fragments(1080)) for _ in range(20_000)) / 20_000
+    assert spec.arrival_ratio(1080) == pytest.approx(arrived, abs=0.02)
+
+
 def test_jitter_is_uniform_around_the_delay() -> None:
     link = model(delay_ms=50.0, jitter_ms=20.0)
     delays_ms = [(link.offer(at_s, 100) - at_s) * 1e3 for at_s in range(5000)]

@@ -17,7 +17,7 @@ from topologies.architectures import Deployment
 from topologies.architectures.options import GossipOptions
 from topologies.experiment import PORTS, Experiment
 from underlay.link import LinkSpec
-from underlay.network import Channel, Network
+from underlay.network import Channel, Link, Network
 from underlay.plan import DevicePlan
 
 NOTE_BYTES = 100
@@ -39,7 +39,7 @@ def deploy(experiment: Experiment) -> Deployment:
     assert isinstance(experiment.options, GossipOptions)
     network = experiment.topology.network
     options = experiment.options
-    part_bytes = options.part_bytes or default_part_bytes(network)
+    part_bytes = part_bytes_of(options, network)
     turns_s = turns(network)
     heard = {device: set[str]() for device in turns_s}
     for channel in network.channels:
@@ -67,7 +67,7 @@ def turns(network: Network) -> dict[str, float]:
     bears."""
     found = {device.name: 0.0 for device in network.devices}
     for link in network.links:
-        turn_s = max(link.forward.airtime_s(NOTE_BYTES), link.backward.airtime_s(NOTE_BYTES))
+        turn_s = link_turn_s(link)
         for device in (link.a, link.b):
             found[device] = max(found[device], turn_s)
     for channel in network.channels:
@@ -75,6 +75,11 @@ def turns(network: Network) -> dict[str, float]:
         for device in channel.members:
             found[device] = max(found[device], turn_s)
     return found
+
+
+def link_turn_s(link: Link) -> float:
+    """How long a small message takes the slower way."""
+    return max(link.forward.airtime_s(NOTE_BYTES), link.backward.airtime_s(NOTE_BYTES))
 
 
 def channel_turn_s(channel: Channel) -> float:
@@ -97,9 +102,9 @@ def intervals(options: GossipOptions, turn_s: float) -> dict[str, float]:
     }
 
 
-def default_part_bytes(network: Network) -> int:
-    """The size of parts that all media of the network carry well."""
-    return min(map(_best_part_bytes, set(media(network))), default=PART_SIZES[0])
+def part_bytes_of(options: GossipOptions, network: Network) -> int:
+    """The spec's, else the size that all media of the network carry well."""
+    return options.part_bytes or min(map(_best_part_bytes, set(media(network))), default=PART_SIZES[0])
 
 
 def media(network: Network) -> Iterable[LinkSpec]:

@@ -19,6 +19,8 @@ from topologies.results import Comparison, Row
 from topologies.table import comparison as table_of
 
 _PLAIN_WIDTH = 160
+FAULTS_SHOWN = 12
+"""Of a timeline; random failures make long ones."""
 
 
 def console() -> Console:
@@ -69,8 +71,13 @@ def check_table(checked: Checked) -> Table:
     )
     counts = ", ".join(f"{count:,} {kind}" for kind, count in checked.observations.items())
     table.add_row("observations counted", f"about {counts}")
-    for n, fault in enumerate(checked.faults):
+    for n, fault in enumerate(checked.faults[:FAULTS_SHOWN]):
         table.add_row("faults" if n == 0 else "", f"{fault['at_s']:g} s  {_fault_text(fault)}")
+    if len(checked.faults) > FAULTS_SHOWN:
+        last_s = checked.faults[-1]["at_s"]
+        table.add_row(
+            "", f"and {len(checked.faults) - FAULTS_SHOWN} more until {last_s:g} s (--json lists all)"
+        )
     weak = ", ".join(f"{name} cuts off {count}" for name, count in checked.single_points_of_failure.items())
     table.add_row("single points of failure", weak or "none")
     return table
