@@ -163,7 +163,7 @@ def test_coap_client_observes(tmp_path: Path, asked: str) -> None:
         async with Street(tmp_path, DEVICES, free_port()) as street:
             street.tell("cam", "caching", observed(0, b"first;"))
             uri = f"coap://{street.addresses[asked]}:{street.port}/cam/temperature"
-            client = asyncio.create_task(coap_client("-s", "2", uri))
+            client = asyncio.create_task(coap_client("-s", "4", uri))
             await street.until(lambda: street.records("origin-served"))
             for n in range(3):
                 await asyncio.sleep(0.2)
