@@ -169,8 +169,8 @@ def _gossip_trouble(experiment: Experiment, options: GossipOptions) -> Iterator[
             yield (
                 f"gossip's bookkeeping takes {taken:.0%} of the {what} {name} ({profile}): a message of "
                 f"{NOTE_BYTES} bytes keeps a sender busy for {_shown_s(turn_s)}, duty cycle included, and "
-                f"about {NOTES_AN_ANNOUNCEMENT} are due every announce_interval_s = {announce_s:g}; by default "
-                f"it would be {ANNOUNCE_TURNS * turn_s:.3g}"
+                f"about {NOTES_AN_ANNOUNCEMENT} are due every announce_interval_s = {announce_s:g}; "
+                f"by default it would be {ANNOUNCE_TURNS * turn_s:.3g}"
             )
     part_bytes = part_bytes_of(options, network)
     for kind in dict.fromkeys(s.kind for sensors in experiment.sources.values() for s in sensors):
