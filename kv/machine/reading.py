@@ -1,0 +1,134 @@
+"""Reads of many keys, and of other revisions: SCAN, KEYS, DBSIZE, and our own BH.RANGE, BH.GETAT, BH.VERSION.
+
+A scan's cursor is `slot * 2^32 + CRC-32`: the place of the next key in an order that no write changes, so
+nothing has to be remembered between two pages, and any replica can answer the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kv.machine.commands import SYNTAX, Refused, command, integer
+from kv.machine.keyspace import Keyspace
+from kv.machine.patterns import Pattern
+from kv.machine.slot import Reference, Slot, Value
+from kv.operations import Command, Outcome
+
+RANGE_BYTES_MAX = 32 * 1024
+"""Of keys and values in one page of BH.RANGE, so that it fits a message; one item is always given."""
+
+KEYS_MAX = 10_000
+"""Keys beyond which KEYS is refused: it would hold everybody up. SCAN has no limit."""
+
+
+@command("DBSIZE", 1, keys=(0, 0, 0))
+def dbsize(space: Keyspace, slot: Slot, command: Command) -> Outcome:
+    return Outcome(sum(slot.live for slot in _served(space)))
+
+
+@command("KEYS", 2, keys=(0, 0, 0))
+def keys(space: Keyspace, slot: Slot, command: Command) -> Outcome:
+    if sum(len(slot.keys) for slot in _served(space)) > KEYS_MAX:
+        raise Refused(f"ERR KEYS is for at most {KEYS_MAX} keys; use SCAN")
+    matches = Pattern(command[1]).matches
+    live = (key for slot in _served(space) for key in slot.keys if slot.get(key) is not None)
+    return Outcome([key for key in live if matches(key)])
+
+
+@command("SCAN", -2, keys=(0, 0, 0))
+def scan(space: Keyspace, slot: Slot, command: Command) -> Outcome:
+    cursor, pattern, count = _scan_arguments(command)
+    found: list[bytes] = []
+    following = 0
+    for present in space.from_slot(cursor >> 32):
+        if not space.serves(present.number):
+            continue
+        if len(found) >= count:
+            following = present.number << 32
+            break
+        place = cursor & 0xFFFF_FFFF if present.number == cursor >> 32 else 0
+        page, onwards = present.page(place, count - len(found))
+        found += page
+        if onwards is not None:
+            following = present.number << 32 | onwards
+            break
+    return Outcome([b"%d" % following, [key for key in found if pattern is None or pattern.matches(key)]])
+
+
+def _scan_arguments(command: Command) -> tuple[int, Pattern | None, int]:
+    if not command[1].isdigit() or len(command[1]) > 20:
+        raise Refused("ERR invalid cursor")
+    pattern, count, known = None, 10, True
+    options = command[2:]
+    if len(options) % 2:
+        raise Refused(SYNTAX)
+    for option, argument in zip(options[::2], options[1::2], strict=True):
+        match option.upper():
+            case b"MATCH":
+                pattern = Pattern(argument)
+            case b"COUNT":
+                count = integer(argument)
+            case b"TYPE":
+                known = argument.lower() == b"string"
+            case _:
+                raise Refused(SYNTAX)
+    if count < 1:
+        raise Refused(SYNTAX)
+    return int(command[1]), pattern if known else Pattern.nothing(), min(count, 1000)
+
+
+def _served(space: Keyspace) -> Iterator[Slot]:
+    return (slot for slot in space.from_slot(0) if space.serves(slot.number))
+
+
+# ------------------------------------------------------------------------------------------ as of a revision
+
+
+@command("BH.RANGE", -4)
+def range_(space: Keyspace, slot: Slot, command: Command) -> Outcome:
+    """`BH.RANGE start end limit [revision]`: [revision, keys, values, whether there is more (0 or 1)]."""
+    if len(command) > 5:
+        raise Refused(SYNTAX)
+    _, start, end, limit = command[:4]
+    limit_keys = integer(limit)
+    if limit_keys < 1:
+        raise Refused("ERR limit must be positive")
+    revision = _readable(space, command[4]) if len(command) == 5 else space.revision
+    keys: list[bytes] = []
+    values: list[Value] = []
+    size_bytes = 0
+    for key in slot.between(start, end):
+        version = slot.versions[key].as_of(revision)
+        if version is None or version.value is None:
+            continue
+        size_bytes += len(key) + (0 if isinstance(version.value, Reference) else len(version.value))
+        if len(keys) == limit_keys or (keys and size_bytes > RANGE_BYTES_MAX):
+            return Outcome([revision, keys, values, 1])
+        keys.append(key)
+        values.append(version.value)
+    return Outcome([revision, keys, values, 0])
+
+
+@command("BH.GETAT", 3)
+def getat(space: Keyspace, slot: Slot, command: Command) -> Outcome:
+    """`BH.GETAT key revision`: the value that the key had at that revision."""
+    revision = _readable(space, command[2])
+    newest = slot.versions.get(command[1])
+    version = newest.as_of(revision) if newest is not None else None
+    return Outcome(None if version is None else version.value)
+
+
+@command("BH.VERSION", 2)
+def version(space: Keyspace, slot: Slot, command: Command) -> Outcome:
+    """`BH.VERSION key`: the revision of the key's last change; 0 where there is no such key."""
+    present = slot.get(command[1])
+    return Outcome(0 if present is None else present.revision)
+
+
+def _readable(space: Keyspace, argument: bytes) -> int:
+    revision = integer(argument)
+    if revision < space.oldest:
+        raise Refused(f"COMPACTED revision {revision}: the oldest that can be read is {space.oldest}")
+    if revision > space.revision:
+        raise Refused(f"TRYAGAIN revision {revision}: this replica is at {space.revision}")
+    return revision
