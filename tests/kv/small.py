@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from kv.messages import CLIENT_MESSAGES, Answered, NotHere, Status, Submit
+from kv.messages import CLIENT_MESSAGES, Answered, AskStatus, NotHere, Status, Submit
 from kv.operations import OK, Command, Operation, Outcome
 from underlay.messages import Message, Protocol
 from underlay.node import Address, Context, Node
@@ -95,18 +95,26 @@ class SmallMachine:
 
 
 class Asker(Node):
-    """Sends what a test injects as `Ask`, and keeps what comes back."""
+    """Sends what a test injects as `Ask`, again if the connection is reset, and keeps what comes back."""
 
     protocol = Protocol("asker", *CLIENT_MESSAGES)
 
     def __init__(self) -> None:
         self.answers: dict[int, list[Answered | NotHere | Status]] = {}
+        self._asked: dict[int, Ask] = {}
 
     def on_message(self, ctx: Context, sender: Address, message: Message) -> None:
         if isinstance(message, Ask):
+            self._asked[message.question.number] = message
             ctx.send(message.replica, message.question)
         elif isinstance(message, Answered | NotHere | Status):
+            self._asked.pop(message.number, None)
             self.answers.setdefault(message.number, []).append(message)
+
+    def on_peer_down(self, ctx: Context, peer: Address) -> None:
+        for ask in self._asked.values():
+            if ask.replica == peer:
+                ctx.send(peer, ask.question)
 
 
 class Ask(Message, frozen=True, array_like=True, tag=900):
@@ -114,7 +122,7 @@ class Ask(Message, frozen=True, array_like=True, tag=900):
 
     transport = "local"
     replica: Address
-    question: Message
+    question: Submit | AskStatus
 
 
 def submit(number: int, *commands: Command, session: int = 0, sequence: int = 0) -> Submit:

@@ -6,7 +6,6 @@ from kv.server import VALUE_BYTES_MAX, Server
 from tests.kv.small import Ask, Asker, SmallMachine, submit
 from tests.kv.solo import Solo
 from underlay.faults import Crash, Restart
-from underlay.messages import Message
 from underlay.simulation import World, plan_of
 
 
@@ -18,7 +17,7 @@ def service() -> World:
     return World(plan, check_codec=True)
 
 
-def ask(world: World, question: Message, wait_s: float = 1.0) -> None:
+def ask(world: World, question: Submit | AskStatus, wait_s: float = 1.0) -> None:
     world.inject("c/asker", Ask("s/g1", question))
     world.run_until(world.now + wait_s)
 
@@ -76,8 +75,7 @@ def test_what_was_answered_survives_a_crash_and_a_repetition_is_not_executed_aga
     ask(world, append)
     world.apply(Crash("s"))
     world.apply(Restart("s"))
-    ask(world, submit(0, (b"GET", b"a")))  # lost: the stream is of the server's earlier life
-    ask(world, Submit(2, append.operations))
+    ask(world, Submit(2, append.operations), wait_s=3.0)
     ask(world, submit(3, (b"GET", b"a")))
     assert outcomes(world, 1) == outcomes(world, 2) == (Outcome(1),)
     assert outcomes(world, 3) == (Outcome(b"x"),)

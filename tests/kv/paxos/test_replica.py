@@ -1,0 +1,189 @@
+"""Multi-Paxos in scenarios: what a group does when something happens to it."""
+
+from kv.messages import NotHere
+from kv.operations import OK, Outcome
+from kv.paxos import Settings
+from tests.kv.paxos.group import Agreement, Group, commands
+from tests.kv.small import submit
+from underlay.faults import Crash, Heal, OneWayCut, Partition, Restart
+
+
+def test_a_group_is_founded_elects_a_leader_and_executes() -> None:
+    group = Group()
+    group.run(2.0)
+    assert group.do((b"SET", b"a", b"1"), (b"GET", b"a")) == (OK, Outcome(b"1"))
+    group.run(1.0)
+    assert [group.machine(name).records for name in group.names] == [group.machine("s1").records] * 3
+
+
+def test_a_follower_names_the_leader() -> None:
+    group = Group()
+    group.run(2.0)
+    number = group.send(group.followers()[0], (b"SET", b"a", b"1"))
+    group.run(1.0)
+    (reply,) = group.replies(number)
+    assert isinstance(reply, NotHere)
+    assert reply.leader == f"{group.leader()}/g1"
+
+
+def test_what_was_acknowledged_survives_the_leader_s_crash() -> None:
+    group = Group()
+    group.run(2.0)
+    group.do((b"SET", b"a", b"1"))
+    old = group.leader()
+    group.apply(Crash(old))
+    group.run(2.0)
+    assert group.leader() != old
+    assert group.do((b"GET", b"a")) == (Outcome(b"1"),)
+
+
+def test_all_restart_and_nothing_is_lost() -> None:
+    group = Group()
+    agreement = Agreement(group)
+    group.run(2.0)
+    group.do(*commands(b"a", 20))
+    for name in group.names:
+        group.apply(Crash(name))
+    group.run(1.0)
+    group.restart(group.names)
+    agreement.run(3.0)
+    (outcome,) = group.do((b"GET", b"a"))
+    assert outcome.value == b"".join(b"%d," % number for number in range(20))
+
+
+def test_a_leader_that_reaches_no_majority_answers_nothing_and_leaves_office() -> None:
+    group = Group()
+    group.run(2.0)
+    old = group.leader()
+    group.apply(Partition((tuple(group.followers()),)))
+    write = group.send(old, (b"SET", b"a", b"1"))
+    group.run(2.0)
+    assert not group.replica(old).leading
+    read = group.ask(old, submit(0, (b"GET", b"a")))
+    group.run(1.0)
+    assert all(isinstance(reply, NotHere) for number in (write, read) for reply in group.replies(number))
+    (new,) = group.leaders()
+    assert new != old
+    group.apply(Heal())
+    group.run(3.0)
+    assert group.leaders() == [new]
+
+
+def test_a_flapping_follower_deposes_nobody() -> None:
+    """It hears the other follower, but never the leader: the pre-vote keeps it quiet."""
+    group = Group()
+    group.run(2.0)
+    leader = group.leader()
+    ballot = group.replica(leader).acceptor.promised
+    deaf = group.followers()[0]
+    for _ in range(5):
+        group.apply(OneWayCut(leader, deaf))
+        group.run(3.0)
+        group.apply(Heal())
+        group.run(1.0)
+    assert group.leaders() == [leader]
+    assert group.replica(leader).acceptor.promised == ballot
+
+
+def test_a_follower_that_missed_much_gets_a_snapshot_and_the_log_stays_short() -> None:
+    settings = Settings(checkpoint_operations=20, checkpoint_entries=20, retained_entries=10)
+    group = Group(settings=settings)
+    agreement = Agreement(group)
+    group.run(2.0)
+    away = group.followers()[0]
+    group.apply(Crash(away))
+    for start in range(200):
+        group.do((b"SET", b"k%d" % (start % 7), bytes(1000)), within_s=0.02)
+    assert len(group.replica(group.leader()).acceptor.log) <= 40
+    group.apply(Restart(away))
+    agreement.run(3.0)
+    assert group.machine(away).records == group.machine(group.leader()).records
+    stored = group.world.durable(f"{away}/g1")
+    assert len([key for key in stored if key.startswith(b"m")]) == len(group.machine(away).records)
+
+
+def test_a_replica_that_lost_its_disk_votes_again_only_when_caught_up() -> None:
+    group = Group()
+    agreement = Agreement(group)
+    group.run(2.0)
+    group.do(*commands(b"a", 5))
+    lost = group.followers()[0]
+    disk = group.replica(lost)._me.disk
+    group.apply(Crash(lost))
+    group.wipe(lost)
+    group.apply(Restart(lost))
+    agreement.run(3.0)
+    replica = group.replica(lost)
+    assert replica._me.disk != disk
+    assert replica._me in group.replica(group.leader()).execution.members
+    assert replica.describe()["role"] == "follower"
+    group.apply(Crash(next(name for name in group.followers() if name != lost)))
+    agreement.run(2.0)
+    assert group.do((b"GET", b"a")) == (Outcome(b"0,1,2,3,4,"),)
+
+
+def test_two_of_three_that_lost_their_disks_found_no_group_of_their_own() -> None:
+    group = Group()
+    group.run(2.0)
+    group.do((b"SET", b"a", b"1"))
+    for name in group.names[:2]:
+        group.apply(Crash(name))
+        group.wipe(name)
+        group.apply(Restart(name))
+    group.run(5.0)
+    assert group.leaders() == []
+    assert [group.replica(name).describe()["role"] for name in group.names[:2]] == ["joining"] * 2
+
+
+def test_a_dead_member_s_host_is_replaced_at_run_time() -> None:
+    group = Group(replacing={"s4": "s2"})
+    agreement = Agreement(group)
+    group.run(2.0)
+    group.do(*commands(b"a", 5))
+    group.apply(Crash("s2"))
+    group.apply(Restart("s4"))
+    agreement.run(4.0)
+    assert group.replica(group.leader()).describe()["members"] == ("s1/g1", "s3/g1", "s4/g1")
+    group.apply(Crash("s1"))
+    agreement.run(3.0)
+    assert group.do((b"GET", b"a")) == (Outcome(b"0,1,2,3,4,"),)
+
+
+def test_a_member_whose_place_was_taken_disturbs_nobody() -> None:
+    group = Group(replacing={"s4": "s2"})
+    group.run(2.0)
+    group.apply(Crash("s2"), Restart("s4"))
+    group.run(4.0)
+    leader, ballot = group.leader(), group.replica(group.leader()).acceptor.promised
+    group.apply(Restart("s2"))
+    group.run(5.0)
+    assert group.leaders() == [leader]
+    assert group.replica(leader).acceptor.promised == ballot
+
+
+def test_lease_reads_ask_nobody_and_without_a_lease_a_majority_is_asked() -> None:
+    group = Group(settings=Settings(drift_ratio=0.5))  # the lease ends long before the office
+    group.run(2.0)
+    group.do((b"SET", b"a", b"1"))
+    leader = group.leader()
+    number = group.send(leader, (b"GET", b"a"))
+    group.run(0.0025)  # to the leader and back
+    assert group.outcomes(number) == (Outcome(b"1"),)
+    group.apply(*[OneWayCut(name, leader) for name in group.followers()])
+    group.run(0.3)
+    number = group.send(leader, (b"GET", b"a"))
+    group.run(0.01)
+    assert group.replies(number) == []
+    group.apply(Heal())
+    group.run(0.2)
+    assert group.outcomes(number) == (Outcome(b"1"),)
+
+
+def test_groups_of_any_size_survive_a_minority() -> None:
+    for size, faulty in ((1, 0), (2, 0), (4, 1), (5, 2), (7, 3)):
+        group = Group(size)
+        group.run(2.0)
+        group.do((b"SET", b"a", b"1"))
+        group.apply(*[Crash(name) for name in group.names[:faulty]])
+        group.run(3.0)
+        assert group.do((b"GET", b"a")) == (Outcome(b"1"),)
