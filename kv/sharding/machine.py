@@ -75,7 +75,10 @@ class Slotted(Machine, Protocol):
         """Take over records of a slot; `revision` becomes that number unless it is higher."""
 
     def drop(self, slot: int, records_max: int) -> int:
-        """Delete up to so many records of a slot; returns how many were deleted."""
+        """Delete up to so many records of a slot; returns how many were deleted. Fewer: nothing is left."""
+
+    def show_slots(self, serves: Callable[[int], bool]) -> None:
+        """Whose keys are counted and scanned."""
 
 
 class ShardMachine:
@@ -101,6 +104,7 @@ class ShardMachine:
         self._unsettled = 0
         self._states_changed = False
         self._changed: Batch = {}
+        inner.show_slots(lambda slot: self._states[slot] in SERVED)
 
     # ------------------------------------------------------------------------------------------- as a machine
 
