@@ -1,6 +1,7 @@
-"""The commands that there are, as COMMAND tells of them: those about data, and those a host answers by itself.
+"""The commands that there are: those about keys (`kv.machine` has them), and those a host answers by itself.
 
-Owns what is needed to know of a command before it is handed on: its arity and where its keys are.
+Owns what is needed to know of a command before it is handed on, and what COMMAND tells: its arity and where its
+keys are.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from kv.machine import COMMANDS
 from kv.operations import Command
 
 
@@ -56,16 +58,15 @@ OWN: Mapping[bytes, Shape] = {
     b"INFO": Shape(-1, ("loading", "stale"), summary="How the host and its groups are."),
     b"CLUSTER": Shape(-2, (), summary="SLOTS, SHARDS, NODES, INFO, KEYSLOT, MYID, COUNTKEYSINSLOT."),
     b"DBSIZE": Shape(1, ("readonly",), summary="Counts the keys in the slots that this host leads."),
+    b"KEYS": Shape(2, ("readonly",), summary="The keys, where they are few, in the slots that this host leads."),
     b"SCAN": Shape(-2, ("readonly",), summary="Goes through the keys in the slots that this host leads."),
 }
 """Answered by the router, or put together by it from what several groups say."""
 
 KEYED: Mapping[bytes, Shape] = {
-    b"GET": Shape(2, ("readonly", "fast"), 1, 1, 1),
-    b"SET": Shape(-3, ("write",), 1, 1, 1),
-    b"APPEND": Shape(3, ("write",), 1, 1, 1),
-    b"MGET": Shape(-2, ("readonly", "fast"), 1, -1, 1),
-    b"MSET": Shape(-3, ("write",), 1, -1, 2),
+    name: Shape(spec.arity, spec.flags, spec.first_key, spec.last_key, spec.key_step)
+    for name, spec in COMMANDS.items()
+    if spec.first_key and not name.startswith(b"@")
 }
 """About keys, and so for the group that has their slot."""
 

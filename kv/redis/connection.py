@@ -297,7 +297,7 @@ def information(
             "total_connections_received": host.connections_received,
             "total_commands_processed": host.commands_processed,
         },
-        "Replication": {"role": "master"},
+        "Replication": {"role": "master" if any(map(_leads, groups.values())) else "slave"},
         "Groups": {
             name: ",".join(f"{field}={value}" for field, value in fields.items())
             for name, fields in groups.items()
@@ -315,6 +315,10 @@ def information(
             if name.lower() in names
         )
     )
+
+
+def _leads(group: Mapping[str, object]) -> bool:
+    return group["role"] in ("leader", "primary")
 
 
 # ------------------------------------------------------------------------------------------------------- errors

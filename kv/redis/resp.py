@@ -245,12 +245,12 @@ def encode(value: Any, version: int) -> bytes:
 
     None is null, bytes a bulk string, str a simple string, int an integer, float a double, bool a boolean; a
     list or tuple is an array, a dict a map, a set a set (both arrays in version 2), and whatever was encoded
-    before (`Encoded`) stays as it is.
+    before (`Encoded`) stays as it is. In the place of anything else stands an error.
 
     >>> encode({b"proto": 3, b"modules": []}, 3), encode({b"role": None}, 2)
     (b'%2\\r\\n$5\\r\\nproto\\r\\n:3\\r\\n$7\\r\\nmodules\\r\\n*0\\r\\n', b'*2\\r\\n$4\\r\\nrole\\r\\n$-1\\r\\n')
     """
-    return _ENCODERS[type(value)](value, version)
+    return _ENCODERS.get(type(value), _foreign)(value, version)
 
 
 def bulk(data: bytes) -> bytes:
@@ -304,6 +304,10 @@ def _float(number: float, version: int) -> bytes:
 
 def _boolean(truth: bool, version: int) -> bytes:
     return (b"#t\r\n" if truth else b"#f\r\n") if version == 3 else integer(truth)
+
+
+def _foreign(value: object, _version: int) -> bytes:
+    return error(f"ERR a {type(value).__name__} has no form in this protocol")
 
 
 def _verbatim(value: Verbatim, version: int) -> bytes:

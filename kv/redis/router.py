@@ -132,7 +132,9 @@ class Router(Node):
                 if self._set_timer(ctx, _REFRESH, REFRESH_S):
                     self.directory.ask(ctx)
             case Closed(number):
-                self.clients.pop(number, None)
+                client = self.clients.pop(number, None)
+                if client is not None:
+                    client.ending = True
         self._flush(ctx)
 
     def on_timer(self, ctx: Context, timer: Timer) -> None:
@@ -215,6 +217,8 @@ class Router(Node):
                 self._look(ctx, job, lambda statuses: self._information(ctx, statuses, command[1:]))
             elif route.name == b"DBSIZE":
                 self._gather(ctx, job, (route.name,), list(self._groups_here(ctx)), _total)
+            elif route.name == b"KEYS":
+                self._gather(ctx, job, (route.name, *command[1:]), list(self._groups_here(ctx)), _together)
             else:
                 self._scan(ctx, job, command)
         except Refused as refused:
@@ -240,7 +244,7 @@ class Router(Node):
                     raise Refused("ERR Invalid slot")
                 group = directory.group_of(int(number))
                 groups = [group] if group in self._groups_here(ctx) else []
-                self._gather(ctx, job, (b"BH.COUNTKEYSINSLOT", number), groups, _total)
+                self._gather(ctx, job, (b"BH.COUNT", number), groups, _total)
             case _:
                 raise Refused(unknown_subcommand(command))
 
@@ -517,6 +521,14 @@ def _slot(operation: Operation) -> int:
 def _total(outcomes: list[Outcome]) -> int:
     """The sum of what the groups that are led here counted."""
     return sum(outcome.value for outcome in outcomes if not outcome.failure)
+
+
+def _together(outcomes: list[Outcome]) -> Any:
+    """The lists of the groups that are led here, as one; or what is wrong with the question."""
+    for outcome in outcomes:
+        if outcome.failure and outcome.executed:
+            return outcome
+    return [item for outcome in outcomes if not outcome.failure for item in outcome.value]
 
 
 def _group_fields(status: Status) -> dict[str, object]:
