@@ -58,7 +58,9 @@ OWN: Mapping[bytes, Shape] = {
     b"INFO": Shape(-1, ("loading", "stale"), summary="How the host and its groups are."),
     b"CLUSTER": Shape(-2, (), summary="SLOTS, SHARDS, NODES, INFO, KEYSLOT, MYID, COUNTKEYSINSLOT."),
     b"DBSIZE": Shape(1, ("readonly",), summary="Counts the keys in the slots that this host leads."),
-    b"KEYS": Shape(2, ("readonly",), summary="The keys, where they are few, in the slots that this host leads."),
+    b"KEYS": Shape(
+        2, ("readonly",), summary="The keys, where they are few, in the slots that this host leads."
+    ),
     b"SCAN": Shape(-2, ("readonly",), summary="Goes through the keys in the slots that this host leads."),
 }
 """Answered by the router, or put together by it from what several groups say."""

@@ -433,23 +433,33 @@ class Router(Node):
     # --------------------------------------------------------------------------------------- how replicas are
 
     def _look(self, ctx: Context, job: Job, answer: Callable[[Mapping[str, Status]], Any]) -> None:
-        """Reply with `answer` of how the replicas here are."""
+        """Reply with `answer` of how the replicas here are, once they said so and all leaders are known."""
         here = self._groups_here(ctx)
+        led_by_nobody = {
+            group
+            for group in self.directory.configuration.groups
+            if group not in here and self.directory.leader_of(group) is None
+        }
         self._number += 1
-        look = Look(job, job.reserve(), ctx.now + LOOK_S, answer, set(here))
+        look = Look(job, job.reserve(), ctx.now + LOOK_S, answer, led_by_nobody.union(here))
         self._looks[self._number] = look
         self._set_timer(ctx, _CHECK, LOOK_S)
         for replica in here.values():
             ctx.send(replica, AskStatus(self._number))
+        if led_by_nobody:
+            self.directory.ask(ctx)
 
     def _on_status(self, ctx: Context, status: Status) -> None:
         self.directory.heard(status)
-        look = self._looks.get(status.number)
-        if look is not None:
-            look.statuses[status.group] = status
+        for number, look in list(self._looks.items()):
+            if status.number == number:
+                look.statuses[status.group] = status
+            elif status.number or not status.leader:
+                continue
             look.missing.discard(status.group)
             if not look.missing:
-                self._looked(ctx, self._looks.pop(status.number))
+                del self._looks[number]
+                self._looked(ctx, look)
 
     def _looked(self, ctx: Context, look: Look) -> None:
         look.job.settle(look.place, Outcome(look.answer(look.statuses)))
