@@ -18,6 +18,8 @@ from kv.paxos.messages import Accept, Ballot, Chunk, Member
 from kv.paxos.settings import Settings
 from underlay.node import Context
 
+_PATIENCE_S_MAX = 15.0
+
 
 class Follower:
     """One replica as the leader of `ballot` sees it."""
@@ -75,7 +77,7 @@ class Follower:
             self.through = through
             self._sent = max(self._sent, through)
             self._rewound = False
-            self._moved_s, self._patience_s = ctx.now, self._settings.election_timeout_s
+            self._moved(ctx)
             while self._under_way and self._under_way[0][0] <= through:
                 self._under_way.popleft()
 
@@ -92,13 +94,14 @@ class Follower:
             self.rewind()
 
     def send_again_if_stuck(self, ctx: Context) -> None:
-        """It answers, but has not moved for long: something was lost that nobody reported. Patience grows,
-        for a slow link must not be filled with repetitions."""
+        """It answers, but has not moved for long: a stream that a cut has broken may wait ever longer before
+        it tries again. Patience grows, for a link that is merely slow must not be filled with repetitions."""
         if self.through is None or (self.snapshot is None and self._sent == self.through):
             return
         if ctx.now - self._moved_s > self._patience_s:
             self._moved_s = ctx.now
             self._patience_s *= 2.0
+            ctx.give_up(self.member.address)
             if self.snapshot is not None:
                 ctx.send(self.member.address, self.snapshot.chunk)
             else:
@@ -125,7 +128,7 @@ class Follower:
         snapshot = self.snapshot
         if snapshot is None or snapshot.position != position:
             return
-        self._moved_s, self._patience_s = ctx.now, self._settings.election_timeout_s
+        self._moved(ctx)
         if next_ == 0 and snapshot.chunk.number > 0:
             self.begin_snapshot(ctx)
         elif next_ == snapshot.chunk.number + 1:
@@ -135,6 +138,11 @@ class Follower:
             else:
                 snapshot.advance()
                 ctx.send(self.member.address, snapshot.chunk)
+
+    def _moved(self, ctx: Context) -> None:
+        took_s = min(ctx.now - self._moved_s, _PATIENCE_S_MAX)
+        self._moved_s = ctx.now
+        self._patience_s = max(self._settings.election_timeout_s, 2.0 * took_s)
 
     def _has_room(self) -> bool:
         assert self.through is not None

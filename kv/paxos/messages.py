@@ -123,7 +123,6 @@ class Accept(Message, frozen=True, array_like=True, tag=25):
 class Accepted(Message, frozen=True, array_like=True, tag=26):
     """Phase 2b: in this ballot I have accepted everything through that position, or know it to be chosen."""
 
-    transport = "stream"
     ballot: Ballot
     disk: int
     through: int
@@ -167,7 +166,6 @@ class Chunk(Message, frozen=True, array_like=True, tag=29):
 class ChunkStored(Message, frozen=True, array_like=True, tag=30):
     """Send the chunk of that number next; 0: from the beginning; after the last chunk: I have it all."""
 
-    transport = "stream"
     ballot: Ballot
     disk: int
     position: int

@@ -73,6 +73,8 @@ class Paxos:
         self._leader: Leader | None = None
         self._leader_address: Address | None = None
         self._candidacy: Candidacy | None = None
+        self._asked_by: Address | None = None
+        """Who was promised something last, and has not led since."""
         self._stands_at_s = 0.0
         self._highest_round = 0
         self._staged: tuple[m.Ballot, int, int, bytes] | None = None
@@ -219,6 +221,9 @@ class Paxos:
             self._candidacy = self._leader_address = None
             acceptor.promise(ctx.store, asked.ballot)
             self._await_leader(ctx)
+        if self._asked_by == sender:  # again: the stream that carried the last answer may be stuck
+            ctx.give_up(sender)
+        self._asked_by = sender
         votes: list[m.Vote] = []
         room_bytes, part = self.settings.message_bytes_max, 0
         for vote in acceptor.votes(asked.chosen):
@@ -309,7 +314,7 @@ class Paxos:
         if ballot < acceptor.promised:
             ctx.send(sender, m.Refused(ballot, acceptor.promised))
             return False
-        self._candidacy = None
+        self._candidacy = self._asked_by = None
         if ballot > acceptor.promised:
             self._resign(ctx)
             acceptor.promise(ctx.store, ballot)

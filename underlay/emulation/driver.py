@@ -298,6 +298,9 @@ class Hosted:
             data = self.node.protocol.encode(message)
             driver.send(self, self._transmit, peer, message, data)
 
+    def give_up(self, peer: Address) -> None:
+        self._driver.send(self, self._streams.give_up, peer)
+
     def set_timer(self, key: Timer, delay_s: float) -> None:
         delay_s = max(0.0, self._clock.global_delay(delay_s))
         self._driver.timers.set((self.plan.name, key), delay_s, self._announce, key)

@@ -116,6 +116,13 @@ class Streams:
             task.add_done_callback(self._opening.pop)
         connection.send(data)
 
+    def give_up(self, peer: Address) -> None:
+        """Reset the connection to `peer`, if there is one; `on_down` is not called for it."""
+        connection = self._live.pop(peer, None)
+        if connection is not None:
+            connection.peer = None
+            connection.reset()
+
     def listen_again(self) -> None:
         """Hear the callers that had to wait, until it is too much again."""
         while self._unheard and not self.busy():

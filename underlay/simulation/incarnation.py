@@ -83,6 +83,12 @@ class Incarnation:
         else:
             self._when_durable((self.transmit, peer, message))
 
+    def give_up(self, peer: Address) -> None:
+        if self._store is None:
+            self._abandon(peer, None)
+        else:
+            self._when_durable((self._abandon, peer, None))
+
     def when_durable(self, message: Message) -> None:
         self._when_durable((self._deliver_soon, self.address, message))
 
@@ -170,6 +176,11 @@ class Incarnation:
         way.send(self, message)
 
     # ------------------------------------------------------------------------------------------------ helpers
+
+    def _abandon(self, peer: Address, _: object) -> None:
+        stream = self.streams.get(peer)
+        if stream is not None:
+            stream.abandon()
 
     def _when_durable(self, waiting: Waiting) -> None:
         if self._store is not None and self._store.dirty:

@@ -170,6 +170,9 @@ class LoopbackContext:
         self.cancel_timer(key)
         self._timers[key] = asyncio.get_running_loop().call_later(delay_s, self._fire, key)
 
+    def give_up(self, peer: Address) -> None:
+        raise AssertionError("the star has no streams of its own")
+
     def cancel_timer(self, key: Timer) -> None:
         if key in self._timers:
             self._timers.pop(key).cancel()

@@ -140,6 +140,9 @@ class WireContext:
         mark = self._timers[key] = object()
         self._wire.after(delay_s, lambda: self._fire(key, mark))
 
+    def give_up(self, peer: Address) -> None:
+        raise AssertionError("the star has no streams of its own")
+
     def cancel_timer(self, key: Timer) -> None:
         self._timers.pop(key, None)
 

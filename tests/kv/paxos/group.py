@@ -26,7 +26,8 @@ class Group:
 
     Args:
         size: members at the founding.
-        spares: further hosts that are plugged in with `replace`.
+        replacing: further hosts, which are down at first, and whose place each is to take.
+        clerks: further clients.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Group:
         replacing: Mapping[str, str] | None = None,
         check_codec: bool = True,
         disk_sync_ms: float = 1.0,
+        clerks: Mapping[str, Callable[[], Node]] | None = None,
     ) -> None:
         self.names = [f"s{number}" for number in range(1, size + 1)]
         members = [f"{name}/g1" for name in self.names]
@@ -49,6 +51,8 @@ class Group:
             old = replacing.get(name)
             hosts[name] = {"g1": partial(_server, members, settings, f"{old}/g1" if old else "")}
         hosts["c"] = {"asker": Asker}
+        self.clerks = list(clerks or ())
+        hosts |= {name: {"clerk": make} for name, make in (clerks or {}).items()}
         plan = plan_of(
             hosts,
             every_pair(hosts),

@@ -317,3 +317,22 @@ def test_a_caller_from_outside_is_answered_by_its_handle() -> None:
     world.inject("a/x", Letter(0, b"anybody?"), sender="caller:1")
     world.run_until(1.0)
     assert world.answers == {"caller:1": [Letter(1, b"yes")]}
+
+
+def test_a_stream_that_is_given_up_opens_anew_and_waits_for_no_retransmission() -> None:
+    def again(ctx: Context) -> None:
+        ctx.give_up("b/x")
+        ctx.send("b/x", Letter(2))
+
+    script = {1.0: says("b/x", Letter(0)), 3.0: says("b/x", Letter(1)), 18.5: again}
+    plan = plan_of(
+        {"a": {"x": lambda: Actor(script)}, "b": {"x": Actor}},
+        [("a", "b")],
+        faults=[(2.0, LinkDown("a", "b")), (18.0, Heal())],
+        route_convergence_s=None,
+    )
+    world = Simulation.from_plan(plan)
+    world.run_until(19.0)
+    assert numbers(world, "b/x") == [0, 2]
+    assert actor(world, "a/x").down == []
+    assert [peer for _, peer in actor(world, "b/x").down] == ["a/x"]

@@ -1,0 +1,162 @@
+"""Clients that append and read while everything breaks, and a check of what they saw.
+
+Appends of distinct numbers to one key make linearizability easy to judge: the key's last value is the order
+of all appends, an append's answer is its place in it, a read saw a prefix. What is left to check is that
+nobody saw less than what was there before it asked (`kv.checking` judges other histories).
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+import msgspec
+
+from kv.messages import CLIENT_MESSAGES, Answered, NotHere, Submit
+from kv.operations import Command, Operation
+from tests.kv.paxos.group import Agreement, Group
+from underlay.faults import Crash, Degrade, Heal, OneWayCut, Partition, Pause, Restart, Resume
+from underlay.messages import Message, Protocol
+from underlay.node import Address, Context, Node, Timer
+
+RETRY_S = 0.4
+
+
+class Deed(msgspec.Struct):
+    """What a client did, and what came of it."""
+
+    key: bytes
+    mark: bytes
+    """Appended; empty: a read."""
+    asked_s: float
+    answered_s: float | None = None
+    seen: int = 0
+    """Length of the value it saw or made."""
+    value: bytes = b""
+
+
+class Clerk(Node):
+    """Does one deed after another, wherever the leader is, until told to stop."""
+
+    protocol = Protocol("clerk", *CLIENT_MESSAGES)
+
+    def __init__(self, replicas: list[Address], keys: int) -> None:
+        self.deeds: list[Deed] = []
+        self.stopped = False
+        self._replicas = replicas
+        self._keys = keys
+        self._number = 0
+        self._at = 0
+
+    def on_start(self, ctx: Context) -> None:
+        self._session = ctx.rng.getrandbits(62) + 1
+        ctx.set_timer("begin", ctx.rng.random())
+
+    def on_timer(self, ctx: Context, timer: Timer) -> None:
+        if timer == "begin":
+            self._begin(ctx)
+        elif self.deeds[-1].answered_s is None:
+            ctx.give_up(self._replicas[self._at])
+            self._at = ctx.rng.randrange(len(self._replicas))
+            self._ask(ctx)
+
+    def on_message(self, ctx: Context, sender: Address, message: Message) -> None:
+        deed = self.deeds[-1]
+        if isinstance(message, NotHere) and message.number == self._number and deed.answered_s is None:
+            if message.leader in self._replicas and message.leader != self._replicas[self._at]:
+                self._at = self._replicas.index(message.leader)
+                self._ask(ctx)
+        elif isinstance(message, Answered) and message.number == self._number and deed.answered_s is None:
+            (outcome,) = message.outcomes
+            assert not outcome.failure, outcome
+            deed.answered_s = ctx.now
+            if deed.mark:
+                deed.seen = outcome.value
+            else:
+                deed.value = outcome.value or b""
+                deed.seen = len(deed.value)
+            if not self.stopped:
+                ctx.set_timer("begin", ctx.rng.random() * 0.05)
+
+    def on_peer_down(self, ctx: Context, peer: Address) -> None:
+        if self.deeds and self.deeds[-1].answered_s is None:
+            ctx.set_timer("retry", 0.02)
+
+    def _begin(self, ctx: Context) -> None:
+        self._number += 1
+        key = b"k%d" % ctx.rng.randrange(self._keys)
+        mark = b"%s-%d;" % (ctx.device.encode(), self._number) if ctx.rng.random() < 0.6 else b""
+        self.deeds.append(Deed(key, mark, ctx.now))
+        self._ask(ctx)
+
+    def _ask(self, ctx: Context) -> None:
+        deed = self.deeds[-1]
+        command: Command = (b"APPEND", deed.key, deed.mark) if deed.mark else (b"GET", deed.key)
+        session = self._session if deed.mark else 0
+        ctx.send(self._replicas[self._at], Submit(self._number, (Operation(command, session, self._number),)))
+        ctx.set_timer("retry", RETRY_S)
+
+
+def misfortune(group: Group, rng: Random, agreement: Agreement, faults: int) -> None:
+    """That many faults, one after another, with some time between them. Disks are lost one at a time, and
+    only while all others have theirs and the group is whole."""
+    world, names = group.world, group.names
+    for _ in range(faults):
+        down = [name for name in names if name not in group.up()]
+        kind = rng.randrange(10)
+        name, other = rng.sample(names, 2)
+        if kind <= 2 and name not in down:
+            world.apply(Crash(name))
+            if kind == 2 and not down and is_whole(group, but=name):
+                group.wipe(name)
+        elif kind <= 4 and down:
+            world.apply(Restart(rng.choice(down)))
+        elif kind == 5:
+            world.apply(OneWayCut(name, other))
+        elif kind == 6:
+            split = rng.randrange(1, len(names))
+            world.apply(Partition((tuple(names[:split]),)))
+        elif kind == 7:
+            world.apply(Pause(name))
+            agreement.run(rng.random())
+            world.apply(Resume(name))
+        elif kind == 8:
+            world.apply(Degrade(name, other, {"loss_ratio": 0.2, "delay_ms": 30.0}))
+        else:
+            world.apply(Heal())
+        agreement.run(rng.random() * 1.5)
+
+
+def is_whole(group: Group, but: str) -> bool:
+    """Whether every other replica votes with the disk it has, so that one disk may be lost."""
+    return all(group.replica(name)._votes for name in group.up() if name != but)
+
+
+def mend(group: Group) -> None:
+    """All faults end."""
+    for name in group.names:
+        if name not in group.up():
+            group.world.apply(Restart(name))
+        for other in [*group.names, *group.clerks]:
+            if name < other:
+                group.world.apply(Degrade(name, other, {}))
+    group.world.apply(Heal())
+
+
+def judge(deeds: list[Deed], values: dict[bytes, bytes]) -> None:
+    """Whether the answered deeds are linearizable, given what the keys hold in the end."""
+    for key in sorted({deed.key for deed in deeds}):
+        value = values.get(key, b"")
+        history = [deed for deed in deeds if deed.key == key]
+        for deed in history:
+            assert value.count(deed.mark) <= 1 or not deed.mark, f"{deed.mark!r} was executed twice"
+            if deed.answered_s is None:
+                continue
+            if deed.mark:
+                assert value[: deed.seen].endswith(deed.mark), f"{deed} is not where it was said to be"
+            else:
+                assert value.startswith(deed.value), f"{deed} saw what never was"
+        answered = sorted((d for d in history if d.answered_s is not None), key=lambda d: d.asked_s)
+        for deed in answered:
+            before = [d for d in history if d.answered_s is not None and d.answered_s < deed.asked_s]
+            least = max((d.seen for d in before), default=0)
+            assert deed.seen >= least + len(deed.mark), f"{deed} saw less than {least} before it"
