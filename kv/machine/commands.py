@@ -89,15 +89,15 @@ def keys_of(command: Command) -> tuple[bytes, ...]:
     (b'a', b'b')
     """
     spec = COMMANDS[command[0]]
-    if not spec.first_key:
-        return ()
     last = spec.last_key if spec.last_key > 0 else len(command) + spec.last_key
-    return command[spec.first_key : last + 1 : spec.key_step]
+    return command[spec.first_key : last + 1 : spec.key_step] if spec.first_key else ()
 
 
 def slot_of_keys(command: Command) -> int | None:
     """The one slot of a well-formed command's keys, None where it has no keys. Raises `Refused` where they
     are in several slots."""
+    if COMMANDS[command[0]].last_key == 1:
+        return slot_of(command[1])
     slots = [slot_of(key) for key in keys_of(command)]
     if any(slot != slots[0] for slot in slots):
         raise Refused("CROSSSLOT Keys in request don't hash to the same slot")

@@ -17,7 +17,6 @@ from kv.machine.commands import COMMANDS, Refused, malformed, slot_of_keys
 from kv.machine.keyspace import HISTORY, Keyspace
 from kv.machine.slot import Slot
 from kv.operations import OK, Command, Operation, Outcome
-from kv.slots import slot_of
 from underlay.store import Batch
 
 IMPLEMENTED_IN = (strings, keys, reading)
@@ -52,7 +51,7 @@ class KeyValueMachine:
         if (failed := malformed(command)) is not None:
             return failed
         try:
-            number = slot_of(command[1]) if spec.last_key == 1 else slot_of_keys(command)
+            number = slot_of_keys(command)
             assert number is not None, "every write has a key"
             slot = space.writable(number)
             if operation.session and (known := space.repeated(slot, operation)) is not None:

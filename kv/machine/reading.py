@@ -26,6 +26,14 @@ def dbsize(space: Keyspace, slot: Slot, command: Command) -> Outcome:
     return Outcome(sum(slot.live for slot in _served(space)))
 
 
+@command("BH.COUNT", 2, keys=(0, 0, 0))
+def count(space: Keyspace, slot: Slot, command: Command) -> Outcome:
+    """`BH.COUNT slot`: the keys in a slot, if it is served."""
+    number = integer(command[1])
+    present = space.slots.get(number)
+    return Outcome(present.live if present is not None and space.serves(number) else 0)
+
+
 @command("KEYS", 2, keys=(0, 0, 0))
 def keys(space: Keyspace, slot: Slot, command: Command) -> Outcome:
     if sum(len(slot.keys) for slot in _served(space)) > KEYS_MAX:
