@@ -47,7 +47,8 @@ class Pull(Message, frozen=True, array_like=True, tag=70):
 
 
 class Chunk(Message, frozen=True, array_like=True, tag=71):
-    """Source to receiver: what was asked for, or the beginning of it."""
+    """Source to receiver: what was asked for, or the beginning of it. One that ends within a large slot may be
+    followed by more of it."""
 
     transport = "stream"
     carries_payload = True
@@ -56,6 +57,8 @@ class Chunk(Message, frozen=True, array_like=True, tag=71):
     revision: int
     """Of the source, which is no less than that of any of the records."""
     parts: tuple[Part, ...]
+    more: bool = False
+    """Another one follows, in answer to the same question."""
 
 
 class Taken(Message, frozen=True, array_like=True, tag=72):

@@ -17,7 +17,7 @@ A key therefore pauses from the source's `@release` to the receiver's `@install`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -54,9 +54,11 @@ class Timings(msgspec.Struct, frozen=True):
     """How long a question waits for a slot that is on its way."""
     chunk_bytes: int = 36 * 1024
     """Of records in a `Chunk`; it becomes one operation of a log, which takes 40 KiB."""
+    chunks_max: int = 3
+    """Chunks of one large slot that answer one question."""
     slots_max: int = 1024
     """Slots that are asked for at a time; so many empty ones fit a chunk."""
-    installs_max: int = 4
+    installs_max: int = 6
     """Chunks that are on their way through the receiver's log."""
 
 
@@ -125,7 +127,9 @@ class Receiver:
         seat = self._seat
         if chunk.number != self._asked or chunk.configuration != seat.shards.configuration.number:
             return
-        self._asked = None
+        self._asked_at_s = ctx.now
+        if not chunk.more:
+            self._asked = None
         parts = [part for part in chunk.parts if self._continues(part)]
         for part in parts:
             self._after[part.slot] = part.through
@@ -203,7 +207,7 @@ class Source:
         shards = self._seat.shards
         if pull.configuration != shards.configuration.number:
             return
-        slots = [part.slot for part in self._parts(expand(pull.slots), pull)]
+        slots = [part.slot for part in self._parts(expand(pull.slots), pull.after)]
         if any(shards.state(slot) is SlotState.LEAVING for slot in slots):
 
             def released(ctx: Context, outcomes: Sequence[Outcome]) -> None:
@@ -242,12 +246,18 @@ class Source:
     # ------------------------------------------------------------------------------------------------ helpers
 
     def _send(self, ctx: Context, receiver: Address, pull: Pull, slots: Iterable[int]) -> None:
-        frozen = [slot for slot in slots if self._seat.shards.state(slot) is SlotState.FROZEN]
-        parts = tuple(self._parts(frozen, pull))
-        if parts:
-            ctx.send(receiver, Chunk(pull.number, pull.configuration, self._seat.shards.revision, parts))
+        shards, after = self._seat.shards, dict(pull.after)
+        left = [slot for slot in slots if shards.state(slot) is SlotState.FROZEN]
+        for place in range(1, self._seat.timings.chunks_max + 1):
+            parts = tuple(self._parts(left, after))
+            if not parts:
+                return
+            left = [parts[-1].slot] if not parts[-1].last else []
+            after = dict.fromkeys(left, parts[-1].through)
+            more = bool(left) and place < self._seat.timings.chunks_max
+            ctx.send(receiver, Chunk(pull.number, pull.configuration, shards.revision, parts, more))
 
-    def _parts(self, slots: Iterable[int], pull: Pull) -> list[Part]:
+    def _parts(self, slots: Iterable[int], after_keys: Mapping[int, bytes]) -> list[Part]:
         """As much of these slots as one chunk takes, and at least one record."""
         shards = self._seat.shards
         left = self._seat.timings.chunk_bytes
@@ -255,7 +265,7 @@ class Source:
         for slot in slots:
             if shards.state(slot) not in (SlotState.LEAVING, SlotState.FROZEN):
                 continue
-            after = pull.after.get(slot, b"")
+            after = after_keys.get(slot, b"")
             records: list[tuple[bytes, bytes]] = []
             left -= PART_BYTES
             for key, value in shards.inner.slot_records(slot, after):

@@ -101,6 +101,7 @@ class Clerk(Node):
             self._next(ctx)
         else:
             self._leaders.clear()
+            self._ask_controller(ctx)
             self._try(ctx)
 
     # ------------------------------------------------------------------------------------------------ helpers

@@ -9,6 +9,7 @@ from kv.checking.history import Call
 from kv.checking.linearizability import find_violation
 from kv.machine import KeyValueMachine
 from kv.operations import Command
+from kv.paxos import paxos
 from kv.server import Replicate, Server
 from kv.sharding.config import Configuration, join
 from kv.sharding.machine import ShardMachine, SlotState
@@ -19,7 +20,7 @@ from tests.kv.sharding.clerk import Clerk, Go, Script
 from tests.kv.solo import Solo
 from underlay.link import LinkSpec
 from underlay.node import Address
-from underlay.simulation import World, every_pair, plan_of
+from underlay.simulation import Rule, World, every_pair, plan_of
 
 WIRE = LinkSpec(rate_kbps=100_000.0, delay_ms=1.0)
 
@@ -34,10 +35,10 @@ class Service:
     each other.
 
     Args:
-        groups: all groups; those that are not in `joined` wait for somebody to let them join.
-        joined: the groups of the first configuration; None: all.
-        clerks: one for each script.
-        replicate: of all groups, and the controller.
+        scripts: a clerk for each; clerk 0 does what the test says.
+        groups: their hosts. A group of one is `Solo`, the others are replicated by Paxos.
+        joined: the groups of the first configuration; the others wait to be let in. None: all.
+        tamper: what becomes of messages.
     """
 
     def __init__(
@@ -46,11 +47,11 @@ class Service:
         groups: Groups = THREE,
         joined: Sequence[str] | None = None,
         controllers: Sequence[str] = ("c1",),
-        replicate: Replicate = Solo,
         timings: Timings = Timings(),  # noqa: B008 - immutable
         seed: int = 0,
         link: LinkSpec = WIRE,
         pause_s: float = 0.005,
+        tamper: Sequence[Rule] = (),
     ) -> None:
         self.groups = {group: [f"{host}/{group}" for host in hosts] for group, hosts in groups.items()}
         self.controller = [f"{host}/ctl" for host in controllers]
@@ -62,11 +63,11 @@ class Service:
 
         def shard(group: str) -> Server:
             machine = ShardMachine(group, KeyValueMachine())
-            return ShardServer(group, replicate, machine, self.controller, timings)
+            return ShardServer(group, replication(self.groups[group]), machine, self.controller, timings)
 
         devices: dict[str, dict[str, object]] = {host: {} for host in controllers}
         for host in controllers:
-            devices[host]["ctl"] = lambda: ControllerServer(replicate, initial)
+            devices[host]["ctl"] = lambda: ControllerServer(replication(self.controller), initial)
         for group, hosts in groups.items():
             for host in hosts:
                 devices.setdefault(host, {})[group] = lambda group=group: shard(group)
@@ -75,7 +76,7 @@ class Service:
                 "clerk": lambda script=script: Clerk(self.controller, script, pause_s=pause_s)
             }
         plan = plan_of(devices, every_pair(devices), link=link, seed=seed, route_convergence_s=None)  # type: ignore[arg-type]
-        self.world = World(plan, check_codec=True)
+        self.world = World(plan, check_codec=True, tamper=tamper)
         self._clerks = [f"clerk{number}/clerk" for number in range(len(scripts) + 1)]
 
     def run(self, seconds: float) -> None:
@@ -184,6 +185,11 @@ class Service:
             return False
         left_out = group not in self.latest().groups and not leader.shards.slots_in(SlotState.OWNED)
         return left_out or leader.shards.configuration.number >= number
+
+
+def replication(members: Sequence[Address]) -> Replicate:
+    """Of a group with these replicas."""
+    return Solo if len(members) == 1 else paxos(members)
 
 
 def appends(keys: Sequence[bytes], count: int) -> Script:
