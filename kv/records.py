@@ -1,8 +1,8 @@
 """Records that tell when they were damaged: a checksum before every value that the store tier keeps.
 
-Owns the wrapper and its error. What to do about damage is the replication's affair: a node that finds any
-treats its disk as lost, because nobody knows what else is (Ganesan et al., FAST 2017, show what happens to
-replicated stores that go on).
+Owns the wrapper and its error. What to do about damage (`Damaged`, found by a checksum here or by the disk
+below) is the replication's affair: a node that meets it treats its disk as lost, because nobody knows what
+else is (Ganesan et al., FAST 2017, show what happens to replicated stores that go on).
 
 The checksum covers key and value, so that a record in another's place is found too. CRC-32 finds every burst
 of up to 32 bits, and misses one in 2^32 of other damages.
@@ -13,12 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from zlib import crc32
 
-from underlay.store import Store
+from underlay.store import Damaged, Store
+
+__all__ = ["CHECKSUM_BYTES", "Checked", "Damaged", "DamagedRecord"]
 
 CHECKSUM_BYTES = 4
 
 
-class Damaged(Exception):
+class DamagedRecord(Damaged):
     """What is stored under `key` is not what was written there."""
 
     def __init__(self, key: bytes) -> None:
@@ -27,7 +29,7 @@ class Damaged(Exception):
 
 
 class Checked:
-    """A `Store` over a store; reads raise `Damaged` where a record does not match its checksum.
+    """A `Store` over a store; reads raise `DamagedRecord` where a record does not match its checksum.
 
     >>> from underlay.store import OrderedMap
     >>> plain = OrderedMap()
@@ -38,7 +40,7 @@ class Checked:
     >>> plain.put(b"b", plain.get(b"a"))
     >>> checked.get(b"b")
     Traceback (most recent call last):
-    kv.records.Damaged: the record b'b' does not match its checksum
+    kv.records.DamagedRecord: the record b'b' does not match its checksum
     """
 
     __slots__ = ("_store",)
@@ -60,9 +62,12 @@ class Checked:
     def delete(self, key: bytes) -> None:
         self._store.delete(key)
 
+    def wipe(self) -> None:
+        self._store.wipe()
+
 
 def _unsealed(key: bytes, stored: bytes) -> bytes:
     value = stored[CHECKSUM_BYTES:]
     if stored[:CHECKSUM_BYTES] != crc32(value, crc32(key)).to_bytes(CHECKSUM_BYTES, "big"):
-        raise Damaged(key)
+        raise DamagedRecord(key)
     return value
