@@ -1,9 +1,10 @@
 """The Redis port of a host: sockets on one side, the router on the other.
 
-Owns the connections and how much each of them may make this host hold; decides nothing about commands. Of each
-connection one batch of commands is with the router at a time, and the next one goes there with the reply to
-the last, unless the client does not read what it is sent. What arrives meanwhile is parsed and kept up to a
-bound, then the socket is not read any more: whoever asks faster than the store answers waits in his own kernel.
+Owns the connections and how much each of them may make this host hold; decides nothing about commands. Of
+each connection one batch of commands is with the router at a time, and the next one goes there with the reply
+to the last, unless the client does not read what it is sent. What arrives meanwhile is parsed and kept up to
+a bound, then the socket is not read any more: whoever asks faster than the store answers waits in his own
+kernel.
 
 Whatever the sockets that are ready in one turn of the event loop bring goes to the router in one message, and
 the replies come back in one: with many clients, the cost of a turn is shared by all.
@@ -140,7 +141,7 @@ class RedisBinding:
         for server in self._servers:
             await server.wait_closed()
 
-    # ----------------------------------------------------------------------------------- what connections tell
+    # ---------------------------------------------------------------------------------- what connections tell
 
     def now(self) -> float:
         """Seconds, on the loop's clock."""

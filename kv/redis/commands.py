@@ -1,7 +1,7 @@
 """The commands that there are: those about keys (`kv.machine` has them), and those a host answers by itself.
 
-Owns what is needed to know of a command before it is handed on, and what COMMAND tells: its arity and where its
-keys are.
+Owns what is needed to know of a command before it is handed on, and what COMMAND tells: its arity and where
+its keys are.
 """
 
 from __future__ import annotations

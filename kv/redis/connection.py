@@ -1,8 +1,8 @@
 """Commands that a host answers by itself: about the connection, the server and the commands.
 
-Owns their syntax and their replies; data, and what CLUSTER tells, are elsewhere (`router`, `topology`). Each is
-a function of a `Host` and a client that returns a value for `resp.encode`, or raises `Refused` with the words
-that Redis uses.
+Owns their syntax and their replies; data, and what CLUSTER tells, are elsewhere (`router`, `topology`). Each
+is a function of a `Host` and a client that returns a value for `resp.encode`, or raises `Refused` with the
+words that Redis uses.
 
 Source: redis.io/docs/latest/commands, as of Redis 7.
 """
@@ -136,7 +136,7 @@ def asking(_host: Host, client: Client, _command: Command) -> Any:
     return "OK"
 
 
-# ------------------------------------------------------------------------------------------------------- CLIENT
+# ----------------------------------------------------------------------------------------------------- CLIENT
 
 
 def client_(host: Host, client: Client, command: Command) -> Any:
@@ -199,7 +199,7 @@ def _described(host: Host, client: Client) -> str:
     return " ".join(f"{name}={value}" for name, value in fields.items())
 
 
-# ------------------------------------------------------------------------------------------- COMMAND and CONFIG
+# ----------------------------------------------------------------------------------------- COMMAND and CONFIG
 
 
 def command_(host: Host, _client: Client, command: Command) -> Any:
@@ -275,7 +275,7 @@ def glob(pattern: bytes) -> Callable[[bytes], bool]:
     return lambda name: expression.match(name.decode("latin-1")) is not None
 
 
-# --------------------------------------------------------------------------------------------------------- INFO
+# ------------------------------------------------------------------------------------------------------- INFO
 
 
 def information(
@@ -321,7 +321,7 @@ def _leads(group: Mapping[str, object]) -> bool:
     return group["role"] in ("leader", "primary")
 
 
-# ------------------------------------------------------------------------------------------------------- errors
+# ----------------------------------------------------------------------------------------------------- errors
 
 ANSWERS: Mapping[bytes, Answer] = {
     b"PING": ping,
@@ -353,8 +353,8 @@ def unknown_command(command: Command) -> str:
 
 
 def unknown_subcommand(command: Command) -> str:
-    subcommand = _shown(command[1])
-    return f"ERR unknown subcommand or wrong number of arguments for '{subcommand}'. Try {_shown(command[0]).upper()} HELP."
+    name, subcommand = _shown(command[0]).upper(), _shown(command[1])
+    return f"ERR unknown subcommand or wrong number of arguments for '{subcommand}'. Try {name} HELP."
 
 
 def _help(name: str, *lines: str) -> list[str]:

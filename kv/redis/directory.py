@@ -1,7 +1,8 @@
 """Who has which slot, and who leads: what a router knows of the other hosts.
 
-Owns the last configuration heard of and a guess of every group's leader. A guess may be wrong: then the client
-is redirected once more than needed, and never answered wrongly, because only a replica that leads answers.
+Owns the last configuration heard of and a guess of every group's leader. A guess may be wrong: then the
+client is redirected once more than needed, and never answered wrongly, because only a replica that leads
+answers.
 
 Where there is one group, the configuration is given once. Where there are several, it comes from the shard
 controller: any of its replicas is asked now and then, and at once when a replica disowned a slot.
@@ -69,7 +70,7 @@ class Directory:
             }
         return found
 
-    # ------------------------------------------------------------------------------------------------ learning
+    # ----------------------------------------------------------------------------------------------- learning
 
     def ask(self, ctx: Context) -> None:
         """Ask for news: the controller for the configuration, and of every group without a replica here the

@@ -1,7 +1,7 @@
 """Batches of commands on their way to replies, and what goes to a group in one message.
 
-Owns the bookkeeping: which outcome becomes which reply, and when all of a batch are there. Knows neither groups
-nor the network.
+Owns the bookkeeping: which outcome becomes which reply, and when all of a batch are there. Knows neither
+groups nor the network.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from kv.redis import resp
 from kv.redis.client import Client
 
 Mode = Literal["read", "write", "stale", "asking", "apart"]
-"""How a group is asked: reads and writes each together, so that reads need not go through its log; stale reads;
-what follows an ASK; and what must not be put together with anything."""
+"""How a group is asked: reads and writes each together, so that reads need not go through its log; stale
+reads; what follows an ASK; and what must not be put together with anything."""
 
 OPERATIONS_MAX = 256
 BYTES_MAX = 32 * 1024

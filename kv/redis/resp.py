@@ -2,7 +2,8 @@
 
 Owns the wire format and the bounds that are checked before anything is buffered; knows no command. A client
 may send what it likes: it gets its requests parsed or one protocol error, and never makes this end hold more
-than `Limits` say. A request is an array of bulk strings or one inline line; a reply is encoded in version 2 or 3.
+than `Limits` say. A request is an array of bulk strings or one inline line; a reply is encoded in version 2
+or 3.
 
 Source: the RESP specification (redis.io/docs/reference/protocol-spec), and Redis 7's networking.c for the
 bounds, the wording of its errors and the quoting of inline commands.
@@ -32,7 +33,7 @@ class Limits(msgspec.Struct, frozen=True):
     """All arguments together."""
 
 
-# ----------------------------------------------------------------------------------------------------- requests
+# --------------------------------------------------------------------------------------------------- requests
 
 
 class Requests:
@@ -227,7 +228,7 @@ def _unescape(escape: re.Match[bytes]) -> bytes:
     return _ESCAPED.get(code, code)
 
 
-# ------------------------------------------------------------------------------------------------------ replies
+# ---------------------------------------------------------------------------------------------------- replies
 
 NULL = {2: b"$-1\r\n", 3: b"_\r\n"}
 OK = b"+OK\r\n"
@@ -247,8 +248,8 @@ def encode(value: Any, version: int) -> bytes:
     list or tuple is an array, a dict a map, a set a set (both arrays in version 2), and whatever was encoded
     before (`Encoded`) stays as it is. In the place of anything else stands an error.
 
-    >>> encode({b"proto": 3, b"modules": []}, 3), encode({b"role": None}, 2)
-    (b'%2\\r\\n$5\\r\\nproto\\r\\n:3\\r\\n$7\\r\\nmodules\\r\\n*0\\r\\n', b'*2\\r\\n$4\\r\\nrole\\r\\n$-1\\r\\n')
+    >>> encode({b"proto": 3}, 3), encode({b"role": None}, 2)
+    (b'%1\\r\\n$5\\r\\nproto\\r\\n:3\\r\\n', b'*2\\r\\n$4\\r\\nrole\\r\\n$-1\\r\\n')
     """
     return _ENCODERS.get(type(value), _foreign)(value, version)
 

@@ -4,8 +4,8 @@ Owns one batch of commands of every client at a time: which group each command i
 here or elsewhere, the order of the replies, and how long a client waits before it is told that nobody serves
 it. Decides nothing about data: a reply about a key is a replica's answer, a redirection, or an error.
 
-A command whose outcome is not known (its leader lost its office, no majority answered in time) is an error for
-the client, never an OK, and is tried again only where it is known not to have been executed.
+A command whose outcome is not known (its leader lost its office, no majority answered in time) is an error
+for the client, never an OK, and is tried again only where it is known not to have been executed.
 
 Source: the Redis Cluster specification, "Redirection and resharding".
 """
@@ -289,13 +289,14 @@ class Router(Node):
             piece.places.append(place)
             self._send(ctx, group, piece, ctx.now + self._patience_s)
 
-    # -------------------------------------------------------------------------------------- to groups and back
+    # ------------------------------------------------------------------------------------- to groups and back
 
     def _send(self, ctx: Context, group: str, piece: Piece, deadline_s: float) -> None:
         """Hand a piece to the group's replica here, or redirect it."""
         if group not in self._groups_here(ctx):
+            code = "ASK" if piece.asking else "MOVED"
             for place, operation in zip(piece.places, piece.operations, strict=True):
-                piece.owner.settle(place, self._redirection("MOVED", group, operation, piece))
+                piece.owner.settle(place, self._redirection(code, group, operation, piece))
             return
         mode: Mode = "write"
         if piece.owner is not piece.job:
@@ -349,9 +350,9 @@ class Router(Node):
         self._ask_controller(ctx)
         group = self.directory.group_of(_slot(operation))
         if group == parcel.group or group in self._groups_here(ctx):
-            # Our map is older than the replica's, or the other group is here as well: a client who was sent to
-            # where it came from would be none the wiser.
-            single = Piece(piece.job, asking=code == "ASK" and group != parcel.group)
+            # Our map is older than the replica's, or the other group is here as well: a client who was sent
+            # to where it came from would be none the wiser.
+            single = Piece(piece.job, asking=code == "ASK")
             single.operations.append(operation)
             single.places.append(place)
             single.reads = parcel.mode in ("read", "stale")

@@ -1,8 +1,9 @@
 """The cluster as CLUSTER tells it: hosts, who leads which slots, at the addresses the client can reach.
 
-Owns the translation from groups to Redis' terms. There a node is a master of slots or the replica of one master;
-here a host may lead some groups and follow others. A host that leads anything is told of as a master only; one
-that leads nothing, as a replica of whoever leads what it has. Slots whose leader nobody knows are left out.
+Owns the translation from groups to Redis' terms. There a node is a master of slots or the replica of one
+master; here a host may lead some groups and follow others. A host that leads anything is told of as a master
+only; one that leads nothing, as a replica of whoever leads what it has. Slots whose leader nobody knows are
+left out.
 
 Source: redis.io, the commands CLUSTER SLOTS, SHARDS, NODES and INFO.
 """

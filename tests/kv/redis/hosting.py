@@ -13,6 +13,8 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from kv.machine import KeyValueMachine
 from kv.paxos import Settings, paxos
@@ -74,7 +76,7 @@ class Cluster:
     def client(self, device: str = "s1", *, protocol: int = 2, port: int = PORT) -> redis.Redis:
         """A plain client of one host, which waits until it is told and does not try again."""
         return redis.Redis(
-            self.addresses[device], port, protocol=protocol, retry=None, socket_timeout=20, driver_info=None
+            self.addresses[device], port, protocol=protocol, retry=Retry(NoBackoff(), 0), socket_timeout=20
         )
 
     def await_leaders(self) -> None:
