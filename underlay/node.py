@@ -100,8 +100,8 @@ class Context(Protocol):
 
     def give_up(self, peer: Address) -> None:
         """Reset the stream to `peer`, if there is one: what was sent on it and has not arrived is lost, and
-        the next send opens another. For a peer that is known to be reachable again, while the stream waits ever
-        longer before it tries; this node gets no `on_peer_down` for it."""
+        the next send opens another. For a peer that is known to be reachable again, while the stream waits
+        ever longer before it tries; this node gets no `on_peer_down` for it."""
 
     def set_timer(self, key: Timer, delay_s: float) -> None:
         """Call `on_timer(ctx, key)` once, `delay_s` seconds of the device's clock from now."""

@@ -71,3 +71,29 @@ def test_a_scan_is_not_disturbed_by_writes_to_what_it_has_not_reached() -> None:
 )
 def test_the_end_of_a_prefix_is_the_first_key_behind_it(prefix: bytes, end: bytes | None) -> None:
     assert prefix_end(prefix) == end
+
+
+def test_a_scan_goes_on_while_what_it_finds_is_deleted() -> None:
+    store = OrderedMap({b"%04d" % n: b"" for n in range(1000)})
+    seen = []
+    for key, _ in store.scan():
+        store.delete(key)
+        store.delete(b"%04d" % (int(key) + 1))
+        seen.append(int(key))
+    assert seen == list(range(0, 1000, 2))
+    assert list(store.scan()) == []
+
+
+@given(WRITES, WRITES)
+def test_after_a_wipe_there_is_what_was_written_since(
+    before: list[tuple[bytes, bytes | None]], since: list[tuple[bytes, bytes | None]]
+) -> None:
+    store, _ = written(before)
+    store.wipe()
+    assert list(store.scan()) == []
+    for key, value in since:
+        if value is None:
+            store.delete(key)
+        else:
+            store.put(key, value)
+    assert list(store.scan()) == list(written(since)[0].scan())

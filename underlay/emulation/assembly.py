@@ -87,7 +87,7 @@ class Assembly:
             clock=device.clock,
             duration_s=plan.duration_s,
             usage_interval_s=plan.usage_interval_s,
-            store=disk / "store.sqlite",
+            store=disk / "store",
             trace=layout.shard(name, number),
             log=layout.logs / f"{name}.log",
         )

@@ -3,7 +3,7 @@ supervisor.
 
 Owns what happens around `driver`: descriptors, signals, the event loop, the log, and the few words it
 exchanges with the supervisor over a socket pair. The child says `Ready` once its sockets are bound, and
-`Failed` where it cannot go on; the supervisor says `Go`, `Hops` and `Stop`.
+`Failed` where it cannot go on; the supervisor says `Go`, `Hops`, `Disturb` and `Stop`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from contextlib import suppress
 import msgspec
 import uvloop
 
-from underlay.emulation.driver import Driver, Incarnation
+from underlay.emulation.driver import DiskFailed, Driver, Incarnation
 from underlay.emulation.namespace import Namespace
 from underlay.emulation.processes import (
     CLONE_NEWNET,
@@ -32,6 +32,7 @@ from underlay.emulation.processes import (
 )
 from underlay.emulation.trace_file import open_trace
 from underlay.emulation.warm import loaded
+from underlay.faults import FailDisk, SlowDisk
 from underlay.trace import TraceFile
 
 _LINE_BYTES = 1 << 20
@@ -48,6 +49,8 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     """Child: the last word before it ends."""
 
     problem: str
+    by_fault: bool = False
+    """It was a fault's doing, and is no failure of the run."""
 
 
 class Go(msgspec.Struct, frozen=True, tag=True):
@@ -63,12 +66,18 @@ class Hops(msgspec.Struct, frozen=True, tag=True):
     hops: Mapping[str, int]
 
 
+class Disturb(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: the disk is slow from now on, or fails."""
+
+    fault: SlowDisk | FailDisk
+
+
 class Stop(msgspec.Struct, frozen=True, tag=True):
     """Supervisor: the run is over."""
 
 
 FromDevice = Ready | Failed
-ToDevice = Go | Hops | Stop
+ToDevice = Go | Hops | Disturb | Stop
 
 
 def fork_device(life: Incarnation, namespace: Namespace | None) -> tuple[int, socket.socket]:
@@ -109,6 +118,15 @@ async def opened(life: Incarnation, trace: TraceFile | None) -> Driver:
     return driver
 
 
+def disturb(driver: Driver, fault: SlowDisk | FailDisk) -> None:
+    """Something happens to the disk."""
+    match fault:
+        case SlowDisk(_, factor):
+            driver.disk_slowness = factor
+        case FailDisk():
+            driver.disk_fails = True
+
+
 async def live(driver: Driver, stopped: asyncio.Event) -> None:
     """Let a driver that has been opened live until it is told to stop, or raise what it could not bear."""
     waiting = driver.loop.create_task(stopped.wait())
@@ -137,7 +155,7 @@ def _child(life: Incarnation, namespace: Namespace | None, channel: socket.socke
     except Exception as error:
         with suppress(OSError):  # the disk may be full
             traceback.print_exc()
-        say(channel, Failed(f"{type(error).__name__}: {error}"))
+        say(channel, Failed(f"{type(error).__name__}: {error}", isinstance(error, DiskFailed)))
         os._exit(1)
 
 
@@ -148,6 +166,7 @@ async def _obey(life: Incarnation, channel: socket.socket, trace: TraceFile | No
     words: Mapping[type, Callable[[ToDevice], None]] = {
         Go: lambda word: driver.start(word.t0_s),  # type: ignore[union-attr]
         Hops: lambda word: setattr(driver, "hops", word.hops),  # type: ignore[union-attr]
+        Disturb: lambda word: disturb(driver, word.fault),  # type: ignore[union-attr]
         Stop: lambda _: stopped.set(),
     }
 

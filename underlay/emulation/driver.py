@@ -3,7 +3,7 @@
 Owns the turn, in which all the promises of the node contract are kept: take everything that is ready and run
 its handlers; append the trace; send what was issued before any write; make ONE group commit for all nodes of
 the device; then send what had to wait for it. Sockets are in `datagrams` and `streams`, the disk in
-`store_sqlite`, long work in `work`; bindings (MQTT, CoAP engines) live in the same event loop. Does not know
+`store_log`, long work in `work`; bindings (MQTT, CoAP engines) live in the same event loop. Does not know
 who started it: `device` does that.
 """
 
@@ -14,14 +14,14 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import msgspec
 
 from underlay.clock import DeviceClock
 from underlay.emulation.datagrams import Datagrams
-from underlay.emulation.store_sqlite import Disk
+from underlay.emulation.store_log import Disk
 from underlay.emulation.streams import Hello, Streams
 from underlay.emulation.timers import Timers
 from underlay.emulation.work import Workers
@@ -29,13 +29,26 @@ from underlay.messages import MalformedMessage, Message
 from underlay.network import seeded
 from underlay.node import Address, Node, Timer, Work, address
 from underlay.plan import Binding, BindingPlan, DevicePlan, NodePlan
-from underlay.trace import Event, Malformed, MessagesSent, NodeStarted, SlowHandler, TraceFile, TraceWriter
+from underlay.trace import (
+    Event,
+    Malformed,
+    MessagesSent,
+    NodeStarted,
+    SlowHandler,
+    TornWrite,
+    TraceFile,
+    TraceWriter,
+)
 
 TURN_S = 0.02
 """After this long a turn commits and sends, however much is still waiting."""
 SLOW_HANDLER_S = 0.01
 INBOX_MAX = 2000
 """While more calls than this wait, callers from outside are not listened to."""
+
+
+class DiskFailed(Exception):
+    """A commit failed because a fault said so: the end of the device's nodes, and none of the run's."""
 
 
 class Incarnation(msgspec.Struct, frozen=True):
@@ -82,6 +95,10 @@ class Driver:
         self.timers = Timers(loop)
         self._t0_s: float | None = None
         self._trace = TraceWriter(trace) if trace is not None else None
+        self.disk_slowness = 1.0
+        """By how much a commit takes longer, because a fault says so."""
+        self.disk_fails = False
+        """The next commit fails, because a fault says so."""
         self._disk = Disk(life.store)
         self._devices = {ip: device for device, ip in life.addresses.items()}
         self._nodes_by_port = {port: name for name, port in life.ports.items()}
@@ -108,6 +125,8 @@ class Driver:
         self.timers.set(("start",), max(0.0, t0_s - monotonic()), self._start_nodes)
 
     def _start_nodes(self, _token: int) -> None:
+        if self._disk.torn:
+            self.trace(TornWrite(), None)
         for hosted in self.nodes.values():
             self.trace(NodeStarted(self.life.number), hosted.plan.name)
             self.call(hosted, hosted.node.on_start, hosted)
@@ -157,9 +176,7 @@ class Driver:
                 self._trace.flush()
             self._do(self._early)
             if self._disk.dirty:
-                self._disk.commit()
-                for hosted in self.nodes.values():
-                    hosted.store.dirty = False
+                self._commit()
             self._do(self._late)
         except Exception as error:
             self.fail(error)
@@ -170,6 +187,14 @@ class Driver:
         if self._inbox and not self._turn_due:
             self._turn_due = True
             self.loop.call_soon(self._turn)
+
+    def _commit(self) -> None:
+        if self.disk_fails:
+            raise DiskFailed("a fault said so")
+        started_s = monotonic()
+        self._disk.commit()
+        if self.disk_slowness > 1.0:
+            sleep((monotonic() - started_s) * (self.disk_slowness - 1.0))
 
     def busy(self) -> bool:
         """Whether more waits to be done than should come in from outside."""
@@ -195,8 +220,9 @@ class Driver:
         """Global seconds since the run's start; 0 before it."""
         return monotonic() - self._t0_s if self._t0_s is not None else 0.0
 
-    def trace(self, event: Event, node: str) -> None:
-        """Append to the trace; the next turn or flush hands it to the operating system."""
+    def trace(self, event: Event, node: str | None) -> None:
+        """Append to the trace, as a node or (None) the device; the next turn or flush hands it to the
+        operating system."""
         t_s = self.t()
         if self._trace is not None and t_s <= self.life.duration_s:
             self._trace.write(t_s, event, self.life.device, node)

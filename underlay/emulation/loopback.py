@@ -27,12 +27,14 @@ import msgspec
 import uvloop
 
 from underlay.clock import DeviceClock
-from underlay.emulation.device import Failed, Go, Ready, Stop, fork_device, heard, live, opened, say
+from underlay.emulation.device import Disturb, Failed, Go, Ready, Stop, fork_device, heard, live, opened, say
 from underlay.emulation.driver import Incarnation
 from underlay.emulation.programs import last_lines
+from underlay.emulation.store_log import lose, rot
 from underlay.emulation.trace_file import open_trace
 from underlay.emulation.warm import learn
 from underlay.errors import InputError, RunFailed
+from underlay.faults import DiskFault, FailDisk, LoseDisk, RotDisk, SlowDisk
 from underlay.plan import DevicePlan
 
 READY_TIMEOUT_S = 30.0
@@ -183,13 +185,19 @@ class Hosts:
         """It goes on."""
         os.kill(self.pid(device), signal.SIGCONT)
 
-    def lose_disk(self, device: str) -> None:
-        """The disk of a device that is not running is gone."""
-        if device in self._running:
-            raise InputError(f"{device} is running", hint="kill it before it loses its disk")
-        store = self.site.store(device)
-        for path in store.parent.glob(store.name + "*"):
-            path.unlink()
+    def disturb_disk(self, fault: DiskFault) -> None:
+        """Something happens to a device's disk. One that is to be slow or to fail belongs to a running
+        device, and `ended` tells of the failure; one that is lost, to one that is not running."""
+        device, store = fault.device, self.site.store(fault.device)
+        match fault:
+            case SlowDisk() | FailDisk():
+                say(self._running[device].channel, Disturb(fault))
+            case LoseDisk():
+                if device in self._running:
+                    raise InputError(f"{device} is running", hint="kill it before it loses its disk")
+                lose(store)
+            case RotDisk():
+                rot(store, SystemRandom().getrandbits(64))
 
     def stop(self, *devices: str) -> None:
         """Ask these (none named: all) to end, and wait until they have; who does not is killed."""

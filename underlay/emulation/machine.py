@@ -16,12 +16,14 @@ from time import monotonic
 from typing import Any, Protocol
 
 from underlay.emulation.cgroups import Cgroup
-from underlay.emulation.device import Failed, Go, Hops, Ready, Stop, fork_device, heard, say
+from underlay.emulation.device import Disturb, Failed, Go, Hops, Ready, Stop, fork_device, heard, say
 from underlay.emulation.driver import Incarnation
 from underlay.emulation.namespace import end_processes, signal_processes
 from underlay.emulation.programs import Program, connected, last_lines
 from underlay.emulation.reactor import Reactor
 from underlay.emulation.sock_diag import destroy_sockets
+from underlay.emulation.store_log import lose, rot
+from underlay.faults import DiskFault, FailDisk, LoseDisk, RotDisk, SlowDisk
 from underlay.trace import ProcessEnded
 
 NODES = "nodes"
@@ -70,6 +72,8 @@ class Machine:
         self.up = False
         self.paused = False
         self.pid: int | None = None
+        self.disk_failed = False
+        """The nodes ended because a fault let their disk fail; until they are started again."""
         self.imported: Sequence[str] = ()
         """What the nodes' process had to import until it was ready."""
         self._life = life
@@ -79,6 +83,8 @@ class Machine:
         self._channel: socket.socket | None = None
         self._pidfds: dict[int, str] = {}
         self._log: Path | None = None
+        self._disk_slow: SlowDisk | None = None
+        self._disk_lost = False
 
     # -------------------------------------------------------------------------------------------------- power
 
@@ -100,11 +106,21 @@ class Machine:
             self._watcher.booted(self)
             return
         life = self._life(self.incarnation)
+        if self._disk_lost:
+            lose(life.store)
+        self.disk_failed = self._disk_lost = False
         self._log = life.log
         self.pid, self._channel = fork_device(life, self.host.namespace)
         self._take(self.pid)
         self._watch(self.pid, self._nodes_ended, NODES)
         self._reactor.watch(self._channel.fileno(), self._word)
+        if self._disk_slow is not None:
+            say(self._channel, Disturb(self._disk_slow))
+
+    def start_nodes_again(self) -> None:
+        """The nodes ended, the device is up: their next incarnation."""
+        self.incarnation += 1
+        self.start_nodes()
 
     def go(self, t0_s: float) -> None:
         """Start the nodes."""
@@ -117,6 +133,22 @@ class Machine:
             with suppress(BlockingIOError, ConnectionError):  # stopped for long, or about to be found dead
                 say(self._channel, Hops(hops))
 
+    def disturb_disk(self, fault: DiskFault, chance: int) -> None:
+        """Something happens to the nodes' disk; `chance` says which of its bits rots."""
+        if self._life is None:
+            return
+        match fault:
+            case SlowDisk() | FailDisk():
+                if isinstance(fault, SlowDisk):
+                    self._disk_slow = fault
+                if self._channel is not None:
+                    with suppress(BlockingIOError, ConnectionError):
+                        say(self._channel, Disturb(fault))
+            case LoseDisk():
+                self._disk_lost = True
+            case RotDisk():
+                rot(self._life(self.incarnation).store, chance)
+
     def crash(self) -> None:
         """Power off: every process in the namespace is gone at once, and the kernel keeps none of its
         sockets.
@@ -127,7 +159,7 @@ class Machine:
         end_processes([self.host.namespace])
         self._reap()
         destroy_sockets(self.host.namespace)
-        self.up = self.paused = False
+        self.up = self.paused = self.disk_failed = False
 
     def pause(self) -> None:
         """Processes stand still; the kernel goes on."""
@@ -197,9 +229,15 @@ class Machine:
                 self.imported = imported
                 self._watcher.booted(self)
             case Failed() as failed:
-                self._watcher.failed(self, failed)
+                self._failed(failed)
             case None:
                 self._close_channel()
+
+    def _failed(self, word: Failed) -> None:
+        if word.by_fault:
+            self.disk_failed = True
+        else:
+            self._watcher.failed(self, word)
 
     def _nodes_ended(self) -> None:
         assert self.pid is not None
@@ -245,7 +283,7 @@ class Machine:
             with suppress(BlockingIOError):
                 while (word := heard(self._channel)) is not None:
                     if isinstance(word, Failed):
-                        self._watcher.failed(self, word)
+                        self._failed(word)
         self._channel.close()
         self._channel = None
 

@@ -19,14 +19,18 @@ from underlay.faults import (
     AnyFault,
     Crash,
     Degrade,
+    FailDisk,
     Heal,
     LinkDown,
     LinkUp,
+    LoseDisk,
     OneWayCut,
     Partition,
     Pause,
     Restart,
     Resume,
+    RotDisk,
+    SlowDisk,
     cut_edges,
 )
 from underlay.link import LinkSpec
@@ -60,6 +64,8 @@ class Medium:
         match fault:
             case Crash(device) | Restart(device) | Pause(device) | Resume(device):
                 named: tuple[str, ...] = (device,)
+            case SlowDisk(device) | FailDisk(device) | LoseDisk(device) | RotDisk(device):
+                named = (device,)
             case LinkDown(a, b) | LinkUp(a, b) | OneWayCut(a, b) | Degrade(a, b):
                 named = (a, b)
             case Partition(groups):

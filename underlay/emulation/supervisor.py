@@ -41,7 +41,18 @@ from underlay.emulation.unnumbered import configure_unnumbered, route_table
 from underlay.emulation.verification import LinkVerification
 from underlay.emulation.warm import learn, scouts
 from underlay.errors import RunFailed
-from underlay.faults import AnyFault, Crash, Pause, Restart, Resume
+from underlay.faults import (
+    AnyFault,
+    Crash,
+    FailDisk,
+    LoseDisk,
+    Pause,
+    Restart,
+    Resume,
+    RotDisk,
+    SlowDisk,
+)
+from underlay.network import seeded
 from underlay.plan import Plan
 from underlay.routes import Routes, shortest_paths
 from underlay.trace import (
@@ -97,6 +108,7 @@ class Supervisor:
         self._stopped = False
         self._t0_s: float | None = None
         self._hops: dict[str, dict[str, int]] = {}
+        self._chance = seeded(plan.seed, "disk")
         self._cpu = CpuWatch()
         self._promptness = Promptness()
 
@@ -246,6 +258,9 @@ class Supervisor:
             case Resume(device):
                 self._machines[device].resume()
                 changed = False
+            case SlowDisk(device) | FailDisk(device) | LoseDisk(device) | RotDisk(device):
+                self._machines[device].disturb_disk(fault, self._chance.getrandbits(64))
+                changed = False
             case _:
                 changed = self._medium.apply(fault)
         self._write(FaultApplied(msgspec.to_builtins(fault)), t_s=t_s)
@@ -254,6 +269,8 @@ class Supervisor:
 
     def _restart(self, machine: Machine) -> bool:
         if machine.up:
+            if machine.disk_failed:
+                machine.start_nodes_again()
             return False
         self._medium.set_power(machine.name, True)
         machine.start_programs(machine.start_nodes)
@@ -290,6 +307,8 @@ class Supervisor:
         if self._stopped:
             return
         self._write(event, machine.name)
+        if machine.is_nodes(event) and machine.disk_failed:
+            return
         if machine.is_nodes(event) and self._problem is None:
             lines = "".join(f"\n  {line}" for line in event.last_lines)
             self._problem = RunFailed(

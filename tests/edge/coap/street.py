@@ -95,7 +95,7 @@ class Street:
             clock=DeviceClock(),
             duration_s=600.0,
             usage_interval_s=0.2,
-            store=self._folder / f"{device}.sqlite",
+            store=self._folder / f"{device}.store",
             trace=self._trace(device),
             log=self._folder / f"{device}.log",
         )

@@ -88,7 +88,7 @@ class Bench:
             clock=DeviceClock(),
             duration_s=60.0,
             usage_interval_s=0.05,
-            store=folder / "store.sqlite",
+            store=folder / "store",
             trace=self.trace,
             log=folder / "log",
         )

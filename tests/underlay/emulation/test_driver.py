@@ -10,7 +10,7 @@ import pytest
 from tests.underlay.emulation.device_bench import HERE, Bench, Scripted, Thought, Word
 from underlay.clock import DeviceClock
 from underlay.emulation import driver
-from underlay.emulation.store_sqlite import Disk
+from underlay.emulation.store_log import Disk
 from underlay.messages import Message
 from underlay.node import Context, Timer, Work, WorkFailed
 from underlay.plan import BindingHost, BindingPlan

@@ -27,7 +27,20 @@ from underlay.emulation import streams
 from underlay.emulation.cleanup import FAILED
 from underlay.emulation.processes import leave_mounts, mount_tmpfs, run_to_end
 from underlay.errors import InputError, RunFailed
-from underlay.faults import Crash, Degrade, Heal, OneWayCut, Partition, Pause, Restart, Resume
+from underlay.faults import (
+    Crash,
+    Degrade,
+    FailDisk,
+    Heal,
+    LoseDisk,
+    OneWayCut,
+    Partition,
+    Pause,
+    Restart,
+    Resume,
+    RotDisk,
+    SlowDisk,
+)
 from underlay.link import LinkSpec
 from underlay.network import Device, Link, Network
 from underlay.plan import ProgramPlan
@@ -111,6 +124,34 @@ def test_a_crash_is_silence_and_a_restart_finds_what_was_durable(folder: Path) -
     assert len(answered) <= second["n"] <= len(heard)
     assert [r["incarnation"] for r in records.of("node-started", "c")] == [1, 2]
     assert [r for r in records.noted("FramedAnswer", "a") if r["t"] > down[0]["t"]]
+
+
+def test_a_failing_disk_ends_the_nodes_and_not_the_run_and_a_lost_one_is_empty(folder: Path) -> None:
+    faults = (
+        (1.0, SlowDisk("b", 2.0)),
+        (2.0, FailDisk("b")),
+        (4.0, Restart("b")),
+        (6.0, LoseDisk("b")),
+        (7.0, Crash("b")),
+        (8.0, Restart("b")),
+    )
+    nodes = {"a": lambda: Caller("b/echo", Framed)}
+    records = run(plan(line("ab"), nodes, 11.0, faults=faults), folder)
+    (ended,) = records.of("process-ended")
+    assert (ended["device"], ended["program"]) == ("b", "nodes")
+    assert records.noted("down", "a"), "its kernel closed the stream"
+    starts = records.noted("started with", "b")
+    assert [start["n"] > 0 for start in starts] == [False, True, False]
+    assert [r["incarnation"] for r in records.of("node-started", "b")] == [1, 2, 3]
+    assert any(r["t"] > starts[1]["t"] for r in records.noted("FramedAnswer", "a"))
+
+
+def test_a_rotten_disk_ends_who_reads_it_and_that_is_a_finding(folder: Path) -> None:
+    """This node does not know what to do about damage; the run fails and says why."""
+    faults = ((3.0, Crash("b")), (3.5, RotDisk("b")), (4.0, Restart("b")))
+    nodes = {"a": lambda: Caller("b/echo", Framed)}
+    with pytest.raises(RunFailed, match="b: Damaged"):
+        run(plan(line("ab"), nodes, 6.0, faults=faults), folder)
 
 
 @pytest.mark.parametrize("timeout_ms", [1200, 60_000], ids=["within the run", "later"])

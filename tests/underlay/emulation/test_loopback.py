@@ -8,6 +8,7 @@ import signal
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic, sleep, time
@@ -20,6 +21,7 @@ from underlay.emulation.loopback import Hosts, Site, loopback_addresses, serve
 from underlay.emulation.processes import Identity, default_signals, run_to_end
 from underlay.emulation.streams import Hello
 from underlay.errors import InputError, RunFailed
+from underlay.faults import FailDisk, LoseDisk, RotDisk, SlowDisk
 from underlay.messages import Message
 from underlay.node import Context, Node
 from underlay.plan import DevicePlan, NodePlan
@@ -68,6 +70,11 @@ class Caller:
         answer = Echo.protocol.decode(self._read(length))
         assert isinstance(answer, FramedAnswer)
         return answer.n
+
+    def ask_until_reset(self) -> None:
+        with suppress(ConnectionError):
+            while True:
+                self.ask(0)
 
     def close(self) -> None:
         self._socket.close()
@@ -131,11 +138,11 @@ def test_what_was_durable_survives_a_kill_and_the_next_life_is_a_new_incarnation
             hosts.start("a")
             assert call(here.addresses["a"]).ask(1) == life
             hosts.kill("a")
-        hosts.lose_disk("a")
+        hosts.disturb_disk(LoseDisk("a"))
         hosts.start("a")
         assert call(here.addresses["a"]).ask(1) == 1
         with pytest.raises(InputError, match="is running"):
-            hosts.lose_disk("a")
+            hosts.disturb_disk(LoseDisk("a"))
     records = read_trace(here.folder / "a" / "trace.jsonl")
     assert [r["incarnation"] for r in records if r["event"] == "node-started"] == [1, 2, 3, 4]
 
@@ -189,6 +196,39 @@ def test_a_process_that_ends_by_itself_is_noticed(site: Callable[..., Site]) -> 
         assert (ended.device, ended.status) == ("a", 1)
         assert "this node is broken on purpose" in ended.last_lines[-1]
         assert hosts.running == ("b",)
+
+
+def test_a_failing_disk_ends_the_process_before_it_answers_and_the_next_life_has_what_was_acknowledged(
+    site: Callable[..., Site], call: Callable[[str], Caller]
+) -> None:
+    here = site(a=Counter)
+    with Hosts(here) as hosts:
+        hosts.start()
+        caller = call(here.addresses["a"])
+        hosts.disturb_disk(SlowDisk("a", 3.0))
+        assert [caller.ask(0), caller.ask(0)] == [1, 2]
+        hosts.disturb_disk(FailDisk("a"))
+        caller.ask_until_reset()
+        (ended,) = hosts.ended(wait_s=10.0)
+        assert "DiskFailed" in ended.last_lines[-1]
+        hosts.start()
+        assert call(here.addresses["a"]).ask(0) > 2
+
+
+def test_a_rotten_disk_is_noticed_by_whoever_reads_it(
+    site: Callable[..., Site], call: Callable[[str], Caller]
+) -> None:
+    here = site(a=Counter)
+    with Hosts(here) as hosts:
+        hosts.start()
+        assert call(here.addresses["a"]).ask(0) == 1
+        hosts.kill("a")
+        hosts.disturb_disk(RotDisk("a"))
+        hosts.start()
+        with pytest.raises(ConnectionError):
+            call(here.addresses["a"]).ask(0)
+        (ended,) = hosts.ended(wait_s=10.0)
+        assert "Damaged" in ended.last_lines[-1]
 
 
 def test_a_paused_process_answers_when_it_goes_on(
