@@ -153,6 +153,7 @@ class Clerk(Node):
             self.calls.append(Call(name, self._command, self._invoked_s, ctx.now, outcome))
             self.answers.append(answer)
             self._command = None
+            self._number += 1
             ctx.set_timer("next", ctx.rng.expovariate(1.0) * self._pause_s)
             return
         code, *rest = outcome.failure.split(" ")
@@ -161,7 +162,6 @@ class Clerk(Node):
             group = rest[1].partition("/")[2]
             self._elsewhere, self._asking = self._leaders.get(group, rest[1]), code == "ASK"
             if code == "MOVED":
-                self._owners[int(rest[0])] = group
                 self._ask_controller(ctx)
             self._try(ctx)
 

@@ -309,7 +309,9 @@ def test_messages_of_a_move_may_be_lost_doubled_and_late(kind: type) -> None:
 def test_a_question_for_a_slot_that_does_not_come_is_told_to_try_again() -> None:
     (key,) = keys_in(0, 0, 1)
     lost = Rule((Chunk,), lost_ratio=1.0)
-    service = Service(timings=Timings(hold_s=0.05, retry_s=0.1), groups={"g1": ["s1"], "g2": ["s2"]}, tamper=[lost])
+    service = Service(
+        timings=Timings(hold_s=0.05, retry_s=0.1), groups={"g1": ["s1"], "g2": ["s2"]}, tamper=[lost]
+    )
     service.settle(1)
     write(service, [key])
     service.do((b"BH.MOVE", b"0", b"g2"))
