@@ -228,7 +228,8 @@ def command_(host: Host, _client: Client, command: Command) -> Any:
 
 def _command_info(name: bytes, shape: Shape) -> list[Any]:
     keys = [shape.first_key, shape.last_key, shape.step]
-    return [name.lower(), shape.arity, list(shape.flags), *keys, [], [], [], []]
+    tips = [tip.encode() for tip in shape.tips]
+    return [name.lower(), shape.arity, list(shape.flags), *keys, [], tips, [], []]
 
 
 def _no_keys() -> Any:

@@ -115,9 +115,9 @@ class Requests:
                 continue
             end = find(b"\r\n", position, position + _HEADER_BYTES_MAX)
             if end < 0:
+                _expect_dollar(data, position)
                 if end_of_data - position >= _HEADER_BYTES_MAX:
                     raise _Broken("too big bulk count string")
-                _expect_dollar(data, position)
                 break
             header = data[position:end]
             length = _LENGTHS.get(header, -1)

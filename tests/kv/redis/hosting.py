@@ -6,11 +6,13 @@ Addresses are this test process's own, so that tests run side by side.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any, TypeVar
 
 import redis
 from redis.backoff import NoBackoff
@@ -29,8 +31,10 @@ from underlay.node import Node
 from underlay.plan import DevicePlan, NodePlan
 
 ROUTER_PORT, FIRST_GROUP_PORT = 7000, 7001
-FIRST = f"127.{1 + os.getpid() % 250}.{os.getpid() // 250 % 250}.1"
 OUTSIDE_PORT = 7300
+_CLUSTERS = count(1)
+
+T = TypeVar("T")
 
 
 class Cluster:
@@ -44,7 +48,7 @@ class Cluster:
     def __init__(
         self,
         folder: Path,
-        groups: dict[str, Sequence[str]],
+        groups: Mapping[str, Sequence[str]],
         *,
         settings: Settings | None = None,
         bounds: Bounds | None = None,
@@ -52,7 +56,8 @@ class Cluster:
         patience_s: float = 5.0,
     ) -> None:
         devices = list(dict.fromkeys(device for replicas in groups.values() for device in replicas))
-        self.addresses = loopback_addresses(devices, FIRST)
+        first = f"127.{1 + os.getpid() % 250}.{next(_CLUSTERS)}.1"
+        self.addresses = loopback_addresses(devices, first)
         configuration = Configuration()
         for group, hosts in groups.items():
             configuration = join(configuration, group, [f"{device}/{group}" for device in hosts])
@@ -81,20 +86,26 @@ class Cluster:
 
     def await_leaders(self) -> None:
         """Return when every slot is served."""
-        deadline_s = monotonic() + 20.0
-        with self.client() as client:
-            while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
-                assert monotonic() < deadline_s, "nobody leads"
-                sleep(0.05)
+        self._until(lambda client: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
 
     def leader(self, key: str = "") -> str:
-        """The device that leads a key's slot."""
-        with self.client() as client:
-            slot = client.execute_command("CLUSTER KEYSLOT", key)
-            for first, last, (ip, *_), *_ in client.execute_command("CLUSTER SLOTS"):
-                if first <= slot <= last:
-                    return next(device for device, own in self.addresses.items() if own == ip.decode())
-        raise AssertionError(f"nobody leads the slot of {key!r}")
+        """The device that leads a key's slot; waits until one does."""
+        return self._until(lambda client: self._leader(client, key))
+
+    def _leader(self, client: Any, key: str) -> str | None:
+        slot = client.execute_command("CLUSTER KEYSLOT", key)
+        for first, last, (ip, *_), *_ in client.execute_command("CLUSTER SLOTS"):
+            if first <= slot <= last:
+                return next(device for device, own in self.addresses.items() if own == ip.decode())
+        return None
+
+    def _until(self, look: Callable[[Any], T | None]) -> T:
+        deadline_s = monotonic() + 20.0
+        with self.client(self.hosts.running[0]) as client:
+            while not (found := look(client)):
+                assert monotonic() < deadline_s, "nobody leads"
+                sleep(0.05)
+        return found
 
 
 @contextmanager

@@ -310,6 +310,7 @@ def test_scan_goes_from_group_to_group() -> None:
     for group, following, key in pages:
         desk.ask([(b"SCAN", cursor, b"MATCH", b"*")])
         (submit,) = desk.submits(f"s1/{group}")
+        assert commands_of(submit)[0][2:] == (b"MATCH", b"*")
         if following is None:
             desk.turn_away(submit, "s2/g3", replica="s1/g3")
         else:
@@ -320,7 +321,6 @@ def test_scan_goes_from_group_to_group() -> None:
         found += keys
     assert cursor == b"0"
     assert found == [b"a", b"b", b"c"]
-    assert commands_of(submit) == [(b"SCAN", b"0", b"MATCH", b"*")]
 
 
 def test_a_group_is_asked_for_the_cursor_it_gave() -> None:
