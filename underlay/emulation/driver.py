@@ -105,6 +105,7 @@ class Driver:
         self._inbox: deque[tuple[Hosted, Callable[..., None], tuple[Any, ...]]] = deque()
         self._early: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._late: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self._unflushed: dict[Streams, None] = {}
         self._turn_due = False
         self._sent: dict[tuple[str, str, bool], list[int]] = {}
         self.hosts = {plan.name: BindingHost(self, plan) for plan in life.plan.bindings}
@@ -213,6 +214,13 @@ class Driver:
         for action, arguments in actions:
             action(*arguments)
         actions.clear()
+        for streams in self._unflushed:
+            streams.flush()
+        self._unflushed.clear()
+
+    def flush_later(self, streams: Streams) -> None:
+        """Messages wait in these streams until whatever else is to be sent now is queued too."""
+        self._unflushed[streams] = None
 
     # --------------------------------------------------------------------------------- clock, trace, counters
 
@@ -375,18 +383,18 @@ class Hosted:
     def _transmit(self, peer: Address, message: Message, data: bytes) -> None:
         driver = self._driver
         device, _, name = peer.partition("/")
-        port = driver.life.ports.get(name)
-        ip = driver.life.addresses.get(device)
-        kind, payload = type(message).__name__, message.carries_payload
-        if device == "*" and port is not None:
-            copies = self._socket().broadcast(port, data)
-            driver.count(self.plan.name, kind, payload, len(data), 1, copies)
-            return
-        driver.count(self.plan.name, kind, payload, len(data), driver.hops.get(device, 0))
+        copies, hops = 1, driver.hops.get(device, 0)
         if message.transport == "stream":
             self._streams.send(peer, data)
-        elif ip is not None and port is not None:  # an address that does not exist is silence
-            self._socket().send(ip, port, data)
+            driver.flush_later(self._streams)
+        elif (port := driver.life.ports.get(name)) is not None:
+            if device == "*":
+                copies, hops = self._socket().broadcast(port, data), 1
+            elif (ip := driver.life.addresses.get(device)) is not None:
+                self._socket().send(ip, port, data)
+        # An address that does not exist is silence, and what was said to it is counted.
+        kind = type(message).__name__
+        driver.count(self.plan.name, kind, message.carries_payload, len(data), hops, copies)
 
     def _socket(self) -> Datagrams:
         if self._datagrams is None:

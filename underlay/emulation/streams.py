@@ -93,6 +93,7 @@ class Streams:
         self._unheard: dict[_Connection, None] = {}
         """Callers that wait to be listened to again."""
         self._callers = 0
+        self._unflushed: list[_Connection] = []
         self._incarnations: dict[Address, int] = {}
         self._opening: dict[asyncio.Task[None], None] = {}
         self._server: asyncio.Server | None = None
@@ -104,7 +105,8 @@ class Streams:
         self._server = await self._loop.create_server(lambda: _Connection(self), sock=listener)
 
     def send(self, peer: Address, data: bytes) -> None:
-        """Queue one message; opens a connection where there is none. A caller that has left hears no more."""
+        """Queue one message, which `flush` sends; opens a connection where there is none. A caller that has
+        left hears no more."""
         connection = self._live.get(peer)
         if connection is None:
             if peer.startswith(_CALLER):
@@ -114,7 +116,14 @@ class Streams:
             task = self._loop.create_task(self._open(connection, peer))
             self._opening[task] = None
             task.add_done_callback(self._opening.pop)
-        connection.send(data)
+        if connection.send(data):
+            self._unflushed.append(connection)
+
+    def flush(self) -> None:
+        """Hand what is queued to the kernel, with one call for each connection."""
+        for connection in self._unflushed:
+            connection.flush()
+        self._unflushed.clear()
 
     def give_up(self, peer: Address) -> None:
         """Reset the connection to `peer`, if there is one; `on_down` is not called for it."""
@@ -208,7 +217,8 @@ class _Connection(asyncio.Protocol):
         self._streams = streams
         self._transport: asyncio.Transport | None = None
         self._outgoing = peer is not None
-        self._waiting = bytearray()
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
         self._received = bytearray()
         self._failed = False
         self._caller = False
@@ -216,22 +226,30 @@ class _Connection(asyncio.Protocol):
         self._behind = False
         """It does not read what we write."""
 
-    def send(self, data: bytes) -> None:
-        frame = _LENGTH.pack(len(data)) + data
-        if self._transport is None:
-            self._waiting += frame
-            overflow = len(self._waiting) > QUEUE_BYTES_MAX
-        else:
-            self._transport.write(frame)
-            overflow = self._transport.get_write_buffer_size() > QUEUE_BYTES_MAX
-        if overflow:
+    def send(self, data: bytes) -> bool:
+        """Queue a frame; whether it is the first since the last `flush`."""
+        first = not self._waiting
+        self._waiting += (_LENGTH.pack(len(data)), data)
+        self._waiting_bytes += len(data)
+        if self._waiting_bytes > QUEUE_BYTES_MAX:
+            self.reset()
+        return first
+
+    def flush(self) -> None:
+        """Write what is queued, once there is a connection."""
+        if self._transport is None or not self._waiting or self._failed:
+            return
+        self._transport.write(b"".join(self._waiting))
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        if self._transport.get_write_buffer_size() > QUEUE_BYTES_MAX:
             self.reset()
 
     def reset(self) -> None:
         """End it with a TCP reset; `Streams.ended` follows."""
         self._failed = True
+        self._waiting.clear()
         if self._transport is None:
-            self._waiting.clear()
             self._streams.ended(self)
             return
         with suppress(OSError, AttributeError):
@@ -245,8 +263,8 @@ class _Connection(asyncio.Protocol):
             self.reset()
         elif self._outgoing:
             hello = msgspec.msgpack.encode(self._streams.hello)
-            self._transport.write(_LENGTH.pack(len(hello)) + hello + bytes(self._waiting))
-            self._waiting.clear()
+            self._transport.write(_LENGTH.pack(len(hello)) + hello)
+            self.flush()
         else:
             self._streams.accepted(self)
 
