@@ -205,6 +205,7 @@ class Leader:
         if empty and known.snapshot is None:
             known.reached(ctx, 0)
             known.begin_snapshot(ctx)
+        known.send_again_if_stuck(ctx)  # the empty do not answer heartbeats
         if self._newcomer is None or self._newcomer[0].address == newcomer.address:
             self._newcomer = (newcomer, replaces)
 

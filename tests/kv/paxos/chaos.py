@@ -7,18 +7,34 @@ nobody saw less than what was there before it asked (`kv.checking` judges other 
 
 from __future__ import annotations
 
+from functools import partial
 from random import Random
 
 import msgspec
 
 from kv.messages import CLIENT_MESSAGES, Answered, NotHere, Submit
 from kv.operations import Command, Operation
-from tests.kv.paxos.group import Agreement, Group
+from kv.paxos import Settings
+from tests.kv.paxos.group import LAN, Agreement, Group
+from underlay.clock import DeviceClock
 from underlay.faults import Crash, Degrade, Heal, OneWayCut, Partition, Pause, Restart, Resume
+from underlay.link import LinkSpec
 from underlay.messages import Message, Protocol
 from underlay.node import Address, Context, Node, Timer
 
 RETRY_S = 0.4
+
+SMALL_LOG = Settings(
+    checkpoint_operations=30,
+    checkpoint_entries=15,
+    retained_entries=8,
+    message_bytes_max=512,
+    drift_ratio=0.02,
+)
+"""So that checkpoints, snapshots and chunks are met often."""
+
+ROUGH = LinkSpec(rate_kbps=20_000.0, delay_ms=12.0, jitter_ms=8.0, loss_ratio=0.01)
+"""So that a leader that crashes has reached some and not others."""
 
 
 class Deed(msgspec.Struct):
@@ -35,15 +51,17 @@ class Deed(msgspec.Struct):
 
 
 class Clerk(Node):
-    """Does one deed after another, wherever the leader is, until told to stop."""
+    """Does one deed after another, wherever the leader is, until told to stop. Some only read: who waits
+    for an append that cannot be made does not see what a leader without a majority would answer."""
 
     protocol = Protocol("clerk", *CLIENT_MESSAGES)
 
-    def __init__(self, replicas: list[Address], keys: int) -> None:
+    def __init__(self, replicas: list[Address], keys: int, append_ratio: float) -> None:
         self.deeds: list[Deed] = []
         self.stopped = False
         self._replicas = replicas
         self._keys = keys
+        self._append_ratio = append_ratio
         self._number = 0
         self._at = 0
 
@@ -84,7 +102,9 @@ class Clerk(Node):
     def _begin(self, ctx: Context) -> None:
         self._number += 1
         key = b"k%d" % ctx.rng.randrange(self._keys)
-        mark = b"%s-%d;" % (ctx.device.encode(), self._number) if ctx.rng.random() < 0.6 else b""
+        mark = (
+            b"%s-%d;" % (ctx.device.encode(), self._number) if ctx.rng.random() < self._append_ratio else b""
+        )
         self.deeds.append(Deed(key, mark, ctx.now))
         self._ask(ctx)
 
@@ -94,6 +114,52 @@ class Clerk(Node):
         session = self._session if deed.mark else 0
         ctx.send(self._replicas[self._at], Submit(self._number, (Operation(command, session, self._number),)))
         ctx.set_timer("retry", RETRY_S)
+
+
+def ordeal(seed: int, *, lively: bool = True) -> None:
+    """A group lives through 30 faults; AssertionError if replicas differ, or clients saw what cannot be, or, if
+    it should be `lively`, the group does not go on afterwards."""
+    rng = Random(seed)
+    settings = rng.choice([SMALL_LOG, Settings(drift_ratio=0.02)])
+    group = clumsy_group(rng, seed, rng.choice([3, 3, 5]), settings)
+    agreement = Agreement(group)
+    agreement.run(2.0)
+    misfortune(group, rng, agreement, 30)
+    mend(group)
+    agreement.run(5.0)
+    deeds: list[Deed] = []
+    for name in group.clerks:
+        clerk = group.world.node(f"{name}/clerk")
+        assert isinstance(clerk, Clerk)
+        deeds += clerk.deeds
+        assert not lively or clerk.deeds[-1].asked_s > group.world.now - 2.0, "a client waits still"
+        clerk.stopped = True
+    agreement.run(3.0)
+    first = max(group.names, key=lambda name: group.replica(name).execution.applied)
+    records = group.machine(first).records
+    judge(deeds, {key[1:]: value for key, value in records.items() if key.startswith(b"k")})
+    if lively:
+        assert sum(deed.answered_s is not None for deed in deeds) > 50
+        assert group.leaders() == [first]
+        states = [group.machine(name).records for name in group.names]
+        assert all(state == records for state in states), "a replica was not caught up"
+
+
+def clumsy_group(rng: Random, seed: int, size: int, settings: Settings) -> Group:
+    """Replicas whose clocks disagree, and four clerks."""
+    names = [f"s{number}" for number in range(1, size + 1)]
+    replicas = [f"{name}/g1" for name in names]
+    ppm = settings.drift_ratio * 1e6
+    return Group(
+        size,
+        seed=seed,
+        settings=settings,
+        clocks={name: DeviceClock(rng.uniform(0, 5), rng.uniform(-ppm, ppm)) for name in names},
+        clerks={f"w{number}": partial(Clerk, replicas, 2, (0.8, 0.0)[number % 2]) for number in range(6)},
+        link=rng.choice([LAN, ROUGH]),
+        disk_sync_ms=rng.choice([0.5, 5.0, 40.0]),
+        check_codec=False,
+    )
 
 
 def misfortune(group: Group, rng: Random, agreement: Agreement, faults: int) -> None:
@@ -113,8 +179,10 @@ def misfortune(group: Group, rng: Random, agreement: Agreement, faults: int) -> 
         elif kind == 5:
             world.apply(OneWayCut(name, other))
         elif kind == 6:
-            split = rng.randrange(1, len(names))
-            world.apply(Partition((tuple(names[:split]),)))
+            side = [device for device in [*names, *group.clerks] if rng.random() < 0.5]
+            world.apply(Heal())
+            world.apply(Partition((tuple(side),)))
+            agreement.run(rng.random() * 3.0)
         elif kind == 7:
             world.apply(Pause(name))
             agreement.run(rng.random())
@@ -123,7 +191,7 @@ def misfortune(group: Group, rng: Random, agreement: Agreement, faults: int) -> 
             world.apply(Degrade(name, other, {"loss_ratio": 0.2, "delay_ms": 30.0}))
         else:
             world.apply(Heal())
-        agreement.run(rng.random() * 1.5)
+        agreement.run(rng.random() * rng.choice([0.01, 0.1, 0.5, 2.0]))
 
 
 def is_whole(group: Group, but: str) -> bool:
@@ -155,8 +223,13 @@ def judge(deeds: list[Deed], values: dict[bytes, bytes]) -> None:
                 assert value[: deed.seen].endswith(deed.mark), f"{deed} is not where it was said to be"
             else:
                 assert value.startswith(deed.value), f"{deed} saw what never was"
-        answered = sorted((d for d in history if d.answered_s is not None), key=lambda d: d.asked_s)
-        for deed in answered:
-            before = [d for d in history if d.answered_s is not None and d.answered_s < deed.asked_s]
-            least = max((d.seen for d in before), default=0)
-            assert deed.seen >= least + len(deed.mark), f"{deed} saw less than {least} before it"
+        events = [(deed.asked_s, 1, deed) for deed in history if deed.answered_s is not None]
+        events += [(deed.answered_s or 0.0, 0, deed) for deed in history if deed.answered_s is not None]
+        longest, before = 0, {}
+        for _, asks, deed in sorted(events, key=lambda event: event[:2]):
+            if asks:
+                before[id(deed)] = longest
+            else:
+                least = before[id(deed)] + len(deed.mark)
+                assert deed.seen >= least, f"{deed} saw less than the {least} bytes that were there"
+                longest = max(longest, deed.seen)

@@ -1,69 +1,119 @@
 """Seeds of misfortune: whatever breaks, replicas agree and clients see one order; afterwards the group goes
-on."""
+on.
 
-from functools import partial
-from random import Random
+And the same misfortune finds every rule that is broken on purpose: a check that cannot fail shows nothing.
+"""
+
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from kv.paxos import Settings
-from tests.kv.paxos.chaos import Clerk, Deed, judge, mend, misfortune
-from tests.kv.paxos.group import Agreement, Group
-from underlay.clock import DeviceClock
+from kv.paxos import Paxos
+from kv.paxos.acceptor import Acceptor
+from kv.paxos.election import Candidacy
+from kv.paxos.leader import Leader
+from kv.paxos.lease import Lease
+from kv.paxos.messages import Ballot, Vote
+from tests.kv.paxos.chaos import ordeal
+from tests.kv.small import SmallMachine
+from underlay.node import Address, Context
+from underlay.store import Store
 
-SMALL_LOG = Settings(
-    checkpoint_operations=30,
-    checkpoint_entries=15,
-    retained_entries=8,
-    message_bytes_max=512,
-    drift_ratio=0.02,
-)
-"""So that checkpoints, snapshots and chunks are met often."""
-
-
-def clumsy_group(seed: int, size: int, settings: Settings) -> Group:
-    """Replicas whose clocks disagree, and four clerks."""
-    rng = Random(seed)
-    names = [f"s{number}" for number in range(1, size + 1)]
-    replicas = [f"{name}/g1" for name in names]
-    drift_ppm = settings.drift_ratio * 1e6
-    return Group(
-        size,
-        seed=seed,
-        settings=settings,
-        clocks={name: DeviceClock(rng.uniform(0, 5), rng.uniform(-drift_ppm, drift_ppm)) for name in names},
-        clerks={f"w{number}": partial(Clerk, replicas, 2) for number in range(4)},
-        disk_sync_ms=rng.choice([0.5, 5.0, 40.0]),
-        check_codec=False,
-    )
-
-
-def deeds_of(group: Group) -> list[Deed]:
-    deeds = []
-    for name in group.clerks:
-        clerk = group.world.node(f"{name}/clerk")
-        assert isinstance(clerk, Clerk)
-        clerk.stopped = True
-        deeds += clerk.deeds
-    return deeds
+Patch = pytest.MonkeyPatch
+Break = Callable[[Patch], None]
 
 
 @pytest.mark.sweep(30)
 def test_replicas_agree_and_clients_see_one_order(seed: int) -> None:
-    rng = Random(seed)
-    group = clumsy_group(seed, rng.choice([3, 3, 5]), rng.choice([SMALL_LOG, Settings(drift_ratio=0.02)]))
-    agreement = Agreement(group)
-    agreement.run(2.0)
-    misfortune(group, rng, agreement, 20)
-    mend(group)
-    agreement.run(15.0)
-    before = len([deed for deed in deeds_of(group) if deed.answered_s is not None])
-    agreement.run(3.0)
-    deeds = deeds_of(group)
-    assert all(deed.answered_s is not None for deed in deeds), "a client waits still"
-    assert before > 50
-    (leader,) = group.leaders()
-    states = [group.machine(name).records for name in group.names]
-    assert all(state == states[0] for state in states), "a replica was not caught up"
-    records = group.machine(leader).records
-    judge(deeds, {key[1:]: value for key, value in records.items() if key.startswith(b"k")})
+    ordeal(seed)
+
+
+@pytest.mark.sweep(20)
+def test_agreement_needs_no_clocks(seed: int, monkeypatch: Patch) -> None:
+    without_time(monkeypatch)
+    ordeal(seed, lively=False)
+
+
+def without_time(patch: Patch) -> None:
+    """Nobody waits for anybody: no leases, no pre-vote, no restraint, and a leader leads until it hears of
+    another. What is left is Paxos, which is safe at any time; now its rules are tried hard."""
+
+    def may_promise(self: Paxos, ctx: Context, sender: Address, ballot: Ballot, chosen: int) -> bool:
+        acceptor = self.acceptor
+        return self._in_group and ballot >= acceptor.promised and acceptor.reaches_back_to(chosen)
+
+    stand = Paxos._stand
+    patch.setattr(Lease, "holds", lambda *_: False)
+    patch.setattr(Paxos, "_may_promise", may_promise)
+    patch.setattr(Leader, "has_majority", lambda *_: True)
+    patch.setattr(Paxos, "_stand", lambda self, ctx, at_once=True: stand(self, ctx, at_once=True))
+
+
+def forgets_its_promise(patch: Patch) -> None:
+    """It promises, but not durably."""
+
+    def promise(self: Acceptor, store: Store, ballot: Ballot) -> None:
+        if ballot > self.promised:
+            self.promised, self.through = ballot, self.chosen
+
+    patch.setattr(Acceptor, "promise", promise)
+
+
+def reads_after_its_lease(patch: Patch) -> None:
+    """It answers reads from what it has, for as long as it believes to lead."""
+    patch.setattr(Lease, "holds", lambda *_: True)
+    patch.setattr(Leader, "has_majority", lambda *_: True)
+
+
+def takes_any_vote(patch: Patch) -> None:
+    """Of the votes that Phase 1 finds it takes the first, not that of the highest ballot."""
+
+    def count(self: Candidacy, vote: Vote) -> None:
+        self._votes.setdefault(vote.position, vote)
+
+    patch.setattr(Candidacy, "count", count)
+
+
+def believes_what_it_holds(patch: Patch) -> None:
+    """It takes for chosen what it accepted in an earlier ballot."""
+
+    def learn(self: Acceptor, chosen: int) -> None:
+        while self.chosen < chosen and self.log.get(self.chosen + 1):
+            self.chosen += 1
+
+    patch.setattr(Acceptor, "learn", learn)
+
+
+def forgets_sessions(patch: Patch) -> None:
+    """The machine executes a repetition again."""
+    execute = SmallMachine.execute
+
+    def forgetful(self: SmallMachine, operation: Any, time_s: float) -> Any:
+        return execute(self, type(operation)(operation.command), time_s)
+
+    patch.setattr(SmallMachine, "execute", forgetful)
+
+
+BREAKS: list[tuple[Break, bool]] = [
+    (forgets_its_promise, False),
+    (takes_any_vote, False),
+    (believes_what_it_holds, False),
+    (reads_after_its_lease, True),
+    (forgets_sessions, True),
+]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("break_", "timely"), BREAKS, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_broken_rule_is_found(break_: Break, timely: bool, monkeypatch: Patch) -> None:
+    if not timely:
+        without_time(monkeypatch)
+    break_(monkeypatch)
+    with pytest.raises(AssertionError):
+        ordeals(30)
+
+
+def ordeals(seeds: int) -> None:
+    for seed in range(seeds):
+        ordeal(seed, lively=False)
