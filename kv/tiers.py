@@ -4,8 +4,8 @@ Owns places, names and ports: what an experiment, a server on loopback and a tes
 does is its own package's; where hosts are and how they hang together is the experiment's.
 
 A tier becomes ready by itself. A sharded one's first configuration is put into the controller's log by the
-first leader that the controller ever has, and every group finds itself in it. A group that comes later is made
-by `added_group`, started, and let in by `BH.JOIN`.
+first leader that the controller ever has, and every group finds itself in it. A group that comes later is
+made by `added_group`, started, and let in by `BH.JOIN`.
 """
 
 from __future__ import annotations
