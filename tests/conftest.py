@@ -5,14 +5,17 @@ A test of seeded behaviour takes the argument ``seed`` and says how many to try:
     @pytest.mark.sweep(20)
     def test_everyone_hears_everything(seed: int) -> None: ...
 
-``pytest --seeds 1000`` tries more (``make soak`` does), ``--first-seed 417 --seeds 1`` tries just one, and a
-failing seed prints the command that replays it. Hypothesis tests get the same number of examples.
+``@pytest.mark.sweep(20, fresh=5)`` tries five more that nobody has tried before, from a base that the header
+shows. ``pytest --seeds 1000`` tries more (``make soak`` does), ``--first-seed 417 --seeds 1`` tries just one,
+and a failing seed prints the command that replays it. Hypothesis tests get the same number of examples.
 """
 
 import os
+import random
 import shlex
 import shutil
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import hypothesis
 import pytest
@@ -20,6 +23,9 @@ import pytest
 # A slow machine is no failure: nothing here asserts timing, Hypothesis' deadline included.
 hypothesis.settings.register_profile("birdhouse", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("birdhouse")
+
+FRESH = pytest.StashKey[int]()
+"""The first of the seeds that are tried in this run only."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,10 +39,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    workerinput = getattr(config, "workerinput", {})
+    config.stash[FRESH] = workerinput.get("fresh") or random.SystemRandom().randrange(10**6, 10**9)
     seeds = config.getoption("--seeds")
     if seeds:
         hypothesis.settings.register_profile("soak", hypothesis.settings(), max_examples=seeds)
         hypothesis.settings.load_profile("soak")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"fresh seeds: from {config.stash[FRESH]} on"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Workers of pytest-xdist must all try the same seeds."""
+    node.workerinput["fresh"] = node.config.stash[FRESH]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -45,8 +63,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     (default,) = sweep.args
     first = metafunc.config.getoption("--first-seed")
-    count = metafunc.config.getoption("--seeds") or default
-    metafunc.parametrize("seed", range(first, first + count), ids=lambda seed: f"seed {seed}")
+    count = metafunc.config.getoption("--seeds")
+    seeds = list(range(first, first + (count or default)))
+    if not count:
+        base = metafunc.config.stash[FRESH]
+        seeds += range(base, base + sweep.kwargs.get("fresh", 0))
+    metafunc.parametrize("seed", seeds, ids=lambda seed: f"seed {seed}")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -171,14 +171,16 @@ class Trouble(msgspec.Struct, frozen=True):
     end: Faults
 
 
-def misfortune(rng: Random, hosts: Sequence[str], clients: Sequence[str], count: int) -> list[Trouble]:
-    """Troubles of hosts, overlapping at will: but a device is down for one reason at a time, and in one run
-    at most one disk is lost or rots (a group of three cannot do without two, one of one not without any)."""
+def misfortune(rng: Random, hosts: Sequence[str], clients: Sequence[str]) -> list[Trouble]:
+    """Troubles of hosts, about two a second, overlapping at will: but a device is down for one reason at a
+    time, and in one run at most one disk is lost or rots (a group of three cannot do without two, one of one
+    not without any)."""
     troubles: list[Trouble] = []
     down_until_s = dict.fromkeys(hosts, 0.0)
     disks = 1 if len(hosts) > 1 else 0
-    for from_s in sorted(rng.uniform(BEGIN_S, CALM_S - 1.0) for _ in range(count)):
-        to_s = min(from_s + rng.uniform(0.3, 3.0), CALM_S)
+    from_s = BEGIN_S
+    while (from_s := from_s + rng.uniform(0.1, 1.2)) < CALM_S - 0.3:
+        to_s = min(from_s + rng.uniform(0.5, 3.0), CALM_S)
         host = rng.choice(hosts)
         other = rng.choice([name for name in (*hosts, clients[0]) if name != host])
         kind = rng.choice(_KINDS)
@@ -234,7 +236,6 @@ class Cluster:
         seed: of everything.
         hosts: storage hosts; groups have three of them each.
         clients: how many shoppers.
-        troubles: how many things go wrong.
         lossy: whether clients' messages are lost, doubled and late above the transport as well.
         replicate: makes the replication of a group from its members' addresses; a broken one for example.
         shard: the class of a group's server, where `kind` is "sharded".
@@ -247,9 +248,8 @@ class Cluster:
         *,
         hosts: int = 3,
         clients: int = 5,
-        troubles: int = 10,
         lossy: bool = False,
-        pause_s: float = 0.03,
+        pause_s: float = 0.02,
         draw: Draw = mixed,
         replicate: Callable[[Sequence[Address]], Replicate] | None = None,
         shard: type[ShardServer] = ShardServer,
@@ -274,7 +274,7 @@ class Cluster:
         for client in self.clients:
             devices[client] = {"shopper": lambda: Shopper(directory(), patience, draw, pause_s)}
         ppm = DRIFT_RATIO * 1e6
-        self.troubles = misfortune(rng, self.hosts, self.clients, troubles)
+        self.troubles = misfortune(rng, self.hosts, self.clients)
         plan = plan_of(
             devices,
             every_pair(devices),
