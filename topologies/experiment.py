@@ -15,8 +15,12 @@ import msgspec
 
 from edge.sensor import SensorConfig, Sensors
 from edge.sink import Sink
+from gateway.storing import Storing
+from kv.client import Client
+from kv.tiers import Tier, tier
 from topologies.architectures import ARCHITECTURES, VARIANTS, deploy_of
 from topologies.architectures.options import Options
+from topologies.metrics.reading import STORING
 from topologies.profiles import unknown
 from topologies.spec import Spec
 from topologies.timeline import timeline
@@ -25,12 +29,14 @@ from topologies.traffic import Flow, Traffic
 from underlay.errors import InputError
 from underlay.faults import TimedFault
 from underlay.network import seeded
-from underlay.node import Node
+from underlay.node import Context, Node
 from underlay.plan import FIRST_PORT, DevicePlan, NodePlan, Plan, ProgramPlan
 
 SENSORS, SINK, TRAFFIC = "sensors", "sink", "traffic"
-PORTS = {name: FIRST_PORT + n for n, name in enumerate((SENSORS, SINK, TRAFFIC, *ARCHITECTURES))}
-"""Of every node, in every experiment."""
+PORTS = {name: FIRST_PORT + n for n, name in enumerate((SENSORS, SINK, TRAFFIC, *ARCHITECTURES, STORING))}
+"""Of every node, in every experiment; those of the storage tier have their own (`kv.tiers`)."""
+READ_BACK_S = 2.0
+"""Before the end of a run, all that the storage tier acknowledged is read back."""
 
 
 class Experiment(msgspec.Struct, frozen=True, dict=True):
@@ -71,9 +77,19 @@ class Experiment(msgspec.Struct, frozen=True, dict=True):
         picklable."""
         return NodePlan(self.architecture, make, PORTS[self.architecture])
 
+    @cached_property
+    def tier(self) -> Tier | None:
+        """The storage tier behind the sink; None where the sink keeps everything itself."""
+        storage = self.spec.storage
+        if storage.kind == "sink":
+            return None
+        return tier(storage.kind, self.topology.storage, storage.groups, storage.replicas)
+
     def deliver_to(self, device: str) -> str | None:
         """The node on `device` that takes observations in: the sink's, on the sink."""
-        return SINK if device == self.topology.sink else None
+        if device != self.topology.sink:
+            return None
+        return SINK if self.tier is None else STORING
 
     def _sensor(self, device: str, n: int, index: int) -> SensorConfig:
         spec, sensor = self.spec, self.spec.sensor[n]
@@ -131,7 +147,11 @@ def build_plan(experiment: Experiment) -> Plan:
     spec, topology = experiment.spec, experiment.topology
     deployed = deploy_of(experiment.architecture)(experiment)
     common = _workload(experiment)
-    devices = {name: _joined(common.get(name), deployed.devices.get(name)) for name in topology.roles}
+    tiers = _tier_plans(experiment.tier)
+    devices = {
+        name: _joined(deployed.devices.get(name), common.get(name), tiers.get(name))
+        for name in topology.roles
+    }
     _check_programs(devices)
     return Plan(
         seed=spec.seed,
@@ -155,7 +175,11 @@ def _workload(experiment: Experiment) -> Mapping[str, DevicePlan]:
 
     for device, sensors in experiment.sources.items():
         add(device, SENSORS, Sensors, sensors, experiment.architecture)
-    add(topology.sink, SINK, Sink)
+    if experiment.tier is None:
+        add(topology.sink, SINK, Sink)
+    else:
+        connect = partial(_client, experiment.tier)
+        add(topology.sink, STORING, Storing, connect, experiment.spec.duration_s - READ_BACK_S)
     flows = _flows(experiment)
     ends = [device for flow in flows for device in (flow.source, flow.target)]
     for device in dict.fromkeys(ends):
@@ -207,8 +231,19 @@ def _check_programs(devices: Mapping[str, DevicePlan]) -> None:
             )
 
 
-def _joined(common: DevicePlan | None, deployed: DevicePlan | None) -> DevicePlan:
-    parts = [part for part in (deployed, common) if part is not None]
+def _tier_plans(storage: Tier | None) -> dict[str, DevicePlan]:
+    if storage is None:
+        return {}
+    return {host: DevicePlan(nodes=nodes) for host, nodes in storage.nodes().items()}
+
+
+def _client(storage: Tier, lanes: int) -> Client[Context]:
+    """Of the storage tier; made anew for each incarnation."""
+    return Client(storage.directory(), lanes=lanes)
+
+
+def _joined(*given: DevicePlan | None) -> DevicePlan:
+    parts = [part for part in given if part is not None]
     return DevicePlan(
         nodes=tuple(node for part in parts for node in part.nodes),
         bindings=tuple(binding for part in parts for binding in part.bindings),

@@ -1,0 +1,20 @@
+"""What the gateway writes to the trace, beside the edge's `Stored`."""
+
+from __future__ import annotations
+
+from underlay.trace import Event
+
+
+class ReadBack(Event, frozen=True, tag="read-back"):
+    """Everything that the storage tier had acknowledged was asked for again."""
+
+    checked: int
+    missing: tuple[str, ...]
+    """Ids of observations that were not there, or not as they were written."""
+
+
+class SpoolFull(Event, frozen=True, tag="spool-full"):
+    """No room for what waits for the storage tier: an observation was turned away, unacknowledged."""
+
+    id: str
+    spooled_bytes: int
