@@ -17,6 +17,7 @@ from topologies.shapes import AnyShape, Tree
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e8)]
 PositiveSeconds = Annotated[float, msgspec.Meta(gt=0, le=1e8)]
+Factor = Annotated[float, msgspec.Meta(ge=1, le=1e6)]
 Ratio = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Kbps = Annotated[float, msgspec.Meta(ge=1e-3, le=1e9)]
 Globs = str | tuple[str, ...]
@@ -140,15 +141,22 @@ class FaultSettings(_Table, frozen=True, kw_only=True):
         "one-way-cut",
         "partition",
         "heal",
+        "slow-disk",
+        "fail-disk",
+        "lose-disk",
+        "rot-disk",
     ]
     device: str | None = None
-    """For crash, restart, pause, resume: a device, or a role (`hub`, `cache`, `sink`)."""
+    """For crash, restart, pause, resume and what happens to disks: a device or a role (`hub`, `cache`,
+    `sink`)."""
     between: tuple[str, str] | None = None
     """For link-down, link-up, degrade, and one-way-cut (from the first to the second)."""
     groups: tuple[tuple[str, ...], ...] | None = None
     """For partition: devices or patterns; those in no group form one more."""
     changes: dict[str, float] | None = None
     """For degrade: keys of a link, such as `loss_ratio`."""
+    factor: Factor | None = None
+    """For slow-disk: how many times as long a commit takes."""
     for_s: PositiveSeconds | None = None
 
 

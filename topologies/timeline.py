@@ -17,14 +17,18 @@ from underlay.faults import (
     AnyFault,
     Crash,
     Degrade,
+    FailDisk,
     Heal,
     LinkDown,
     LinkUp,
+    LoseDisk,
     OneWayCut,
     Partition,
     Pause,
     Restart,
     Resume,
+    RotDisk,
+    SlowDisk,
     TimedFault,
 )
 from underlay.link import LinkSpec
@@ -43,9 +47,18 @@ VERBS: dict[str, tuple[str, str]] = {
     "degrade": ("between", "a link changes some parameters (`changes`); `for_s` restores them"),
     "one-way-cut": ("between", "nothing passes from the first to the second; `for_s` undoes it"),
     "partition": ("groups", "cuts every link between the groups; `for_s` heals it"),
+    "slow-disk": ("device", "a commit takes `factor` times as long; `for_s` restores it"),
+    "fail-disk": (
+        "device",
+        "the next commit fails and ends the device's nodes, as a full disk would; `for_s` restarts them",
+    ),
+    "lose-disk": ("device", "everything durable is gone: the nodes find nothing at their next start"),
+    "rot-disk": ("device", "one bit of what is durable flips: whoever reads it at the next start notices"),
     "heal": ("", "undoes every partition, link-down and one-way-cut"),
 }
 """Each verb's argument, and what it does."""
+_FURTHER = (("changes", "degrade"), ("factor", "slow-disk"))
+"""Arguments that verbs take beside."""
 
 
 def timeline(spec: Spec, topology: Topology) -> tuple[TimedFault, ...]:
@@ -58,9 +71,9 @@ def timeline(spec: Spec, topology: Topology) -> tuple[TimedFault, ...]:
 def _timed(settings: FaultSettings, n: int, topology: Topology, duration_s: float) -> Iterator[TimedFault]:
     key = f"fault[{n}]"
     wanted, _ = VERBS[settings.kind]
-    for argument in ("device", "between", "groups", "changes"):
+    for argument in ("device", "between", "groups", "changes", "factor"):
         given = getattr(settings, argument) is not None
-        if given and argument != wanted and (argument, settings.kind) != ("changes", "degrade"):
+        if given and argument != wanted and (argument, settings.kind) not in _FURTHER:
             raise InputError(
                 f"{settings.kind} takes no {argument}",
                 key=f"{key}.{argument}",
@@ -102,6 +115,16 @@ def _verb(settings: FaultSettings, key: str, topology: Topology) -> tuple[AnyFau
             return _partition(settings, key, topology), Heal()
         case "heal":
             return Heal(), None
+        case "slow-disk":
+            if settings.factor is None:
+                raise InputError("slow-disk needs one", key=f"{key}.factor", hint="such as 20")
+            return SlowDisk(device, settings.factor), SlowDisk(device, 1.0)
+        case "fail-disk":
+            return FailDisk(device), Restart(device)
+        case "lose-disk":
+            return LoseDisk(device), None
+        case "rot-disk":
+            return RotDisk(device), None
 
 
 def _degrade(settings: FaultSettings, key: str, topology: Topology, a: str, b: str) -> Degrade:

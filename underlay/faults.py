@@ -91,7 +91,8 @@ class SlowDisk(Fault, frozen=True, tag="slow-disk"):
 
 class FailDisk(Fault, frozen=True, tag="fail-disk"):
     """The next commit fails, as on a disk that is full or broken, and the device's nodes end with it. What
-    that commit was to make durable may be there or not. `Restart` starts them, on a disk that works again."""
+    that commit was to make durable may be there or not. `Restart` lets the disk work again, and starts
+    them."""
 
     device: str
 

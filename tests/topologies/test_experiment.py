@@ -35,7 +35,19 @@ from topologies.spec_file import load_spec, parse_spec
 from topologies.timeline import VERBS, timeline
 from topologies.topology import build_topology
 from underlay.errors import InputError
-from underlay.faults import Crash, Degrade, Heal, LinkDown, LinkUp, OneWayCut, Partition, Restart, TimedFault
+from underlay.faults import (
+    Crash,
+    Degrade,
+    FailDisk,
+    Heal,
+    LinkDown,
+    LinkUp,
+    OneWayCut,
+    Partition,
+    Restart,
+    SlowDisk,
+    TimedFault,
+)
 from underlay.plan import DevicePlan, Plan
 from underlay.simulation import Simulation
 
@@ -287,8 +299,13 @@ def test_roles_mean_the_same_machine_in_every_architecture() -> None:
             fault("partition", groups=(("cam1", "cam2", "relay*"),), for_s=2),
             (Partition((("relay1", "relay2", "cam1", "cam2"),)), Heal()),
         ),
+        (
+            fault("slow-disk", device="hub", factor=20.0, for_s=2),
+            (SlowDisk("hub", 20.0), SlowDisk("hub", 1.0)),
+        ),
+        (fault("fail-disk", device="hub", for_s=2), (FailDisk("hub"), Restart("hub"))),
     ],
-    ids=["crash", "link-down", "one-way-cut", "degrade", "partition"],
+    ids=["crash", "link-down", "one-way-cut", "degrade", "partition", "slow-disk", "fail-disk"],
 )  # fmt: skip
 def test_a_fault_is_undone_after_its_time(settings: FaultSettings, expected: tuple[Any, Any]) -> None:
     """`for_s` is the verb that undoes it, that much later."""
@@ -325,6 +342,18 @@ BAD_FAULTS: dict[str, tuple[FaultSettings, str]] = {
     "nothing to change": (
         fault("degrade", between=("cam1", "relay1"), changes={}),
         "fault[0].changes: degrade needs some (such as { loss_ratio = 0.3 })",
+    ),
+    "no factor": (
+        fault("slow-disk", device="hub"),
+        "fault[0].factor: slow-disk needs one (such as 20)",
+    ),
+    "a factor of what is not slow": (
+        fault("fail-disk", device="hub", factor=2.0),
+        "fault[0].factor: fail-disk takes no factor (it takes device)",
+    ),
+    "what is lost does not come back": (
+        fault("lose-disk", device="hub", for_s=3),
+        "fault[0].for_s: lose-disk is not undone after a time",
     ),
     "a device in two groups": (
         fault("partition", groups=(("cam*",), ("cam1",))),

@@ -103,6 +103,10 @@ def in_words(outage: Outage) -> str:
             return f"the link {subject} was cut"
         case "one-way-cut":
             return f"the way {subject} was cut"
+        case "slow-disk":
+            return f"the disk of {the(subject)} was slow"
+        case "fail-disk":
+            return f"the disk of {the(subject)} failed its nodes"
         case "partition":
             return f"the network was split ({subject})"
     return f"the link {subject} was degraded"

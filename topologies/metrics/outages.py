@@ -29,7 +29,8 @@ class Outage(msgspec.Struct, frozen=True):
     """Something was broken, from when until when."""
 
     kind: str
-    """The verb that began it: `crash`, `pause`, `link-down`, `one-way-cut`, `partition`, `degrade`."""
+    """The verb that began it: `crash`, `pause`, `link-down`, `one-way-cut`, `partition`, `degrade`,
+    `slow-disk`, `fail-disk`."""
     subject: str
     """The device, `a - b`, `a -> b`, or the groups."""
     start_s: float
@@ -108,10 +109,10 @@ def outages(faults: Iterable[tuple[float, AnyFault]]) -> tuple[Outage, ...]:
         match fault:
             case verbs.Crash(device):
                 # A power cut ends a pause too.
-                close(t_s, ("pause", device))
+                close(t_s, ("pause", device), ("fail-disk", device))
                 open_.setdefault(("crash", device), t_s)
             case verbs.Restart(device):
-                close(t_s, ("crash", device))
+                close(t_s, ("crash", device), ("fail-disk", device))
             case verbs.Pause(device):
                 open_.setdefault(("pause", device), t_s)
             case verbs.Resume(device):
@@ -133,6 +134,12 @@ def outages(faults: Iterable[tuple[float, AnyFault]]) -> tuple[Outage, ...]:
                     open_["degrade", _pair(a, b)] = t_s
             case verbs.Partition(groups):
                 open_.setdefault(("partition", " | ".join(", ".join(group) for group in groups)), t_s)
+            case verbs.FailDisk(device):
+                open_.setdefault(("fail-disk", device), t_s)
+            case verbs.SlowDisk(device, factor):
+                close(t_s, ("slow-disk", device))
+                if factor > 1.0:
+                    open_["slow-disk", device] = t_s
             case verbs.Heal():
                 close(
                     t_s, *(key for key in list(open_) if key[0] in ("partition", "link-down", "one-way-cut"))

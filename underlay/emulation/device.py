@@ -3,7 +3,7 @@ supervisor.
 
 Owns what happens around `driver`: descriptors, signals, the event loop, the log, and the few words it
 exchanges with the supervisor over a socket pair. The child says `Ready` once its sockets are bound, and
-`Failed` where it cannot go on; the supervisor says `Go`, `Hops`, `Disturb` and `Stop`.
+`Failed` where it cannot go on; the supervisor says `Go`, `Hops`, `DiskIs` and `Stop`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from underlay.emulation.processes import (
 )
 from underlay.emulation.trace_file import open_trace
 from underlay.emulation.warm import loaded
-from underlay.faults import FailDisk, SlowDisk
 from underlay.trace import TraceFile
 
 _LINE_BYTES = 1 << 20
@@ -66,10 +65,13 @@ class Hops(msgspec.Struct, frozen=True, tag=True):
     hops: Mapping[str, int]
 
 
-class Disturb(msgspec.Struct, frozen=True, tag=True):
-    """Supervisor: the disk is slow from now on, or fails."""
+class DiskIs(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: how the disk is from now on."""
 
-    fault: SlowDisk | FailDisk
+    slowness: float = 1.0
+    """A commit takes so many times as long."""
+    fails: bool = False
+    """The next commit fails."""
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
@@ -77,7 +79,7 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
 
 
 FromDevice = Ready | Failed
-ToDevice = Go | Hops | Disturb | Stop
+ToDevice = Go | Hops | DiskIs | Stop
 
 
 def fork_device(life: Incarnation, namespace: Namespace | None) -> tuple[int, socket.socket]:
@@ -116,15 +118,6 @@ async def opened(life: Incarnation, trace: TraceFile | None) -> Driver:
     )
     await driver.open()
     return driver
-
-
-def disturb(driver: Driver, fault: SlowDisk | FailDisk) -> None:
-    """Something happens to the disk."""
-    match fault:
-        case SlowDisk(_, factor):
-            driver.disk_slowness = factor
-        case FailDisk():
-            driver.disk_fails = True
 
 
 async def live(driver: Driver, stopped: asyncio.Event) -> None:
@@ -166,7 +159,7 @@ async def _obey(life: Incarnation, channel: socket.socket, trace: TraceFile | No
     words: Mapping[type, Callable[[ToDevice], None]] = {
         Go: lambda word: driver.start(word.t0_s),  # type: ignore[union-attr]
         Hops: lambda word: setattr(driver, "hops", word.hops),  # type: ignore[union-attr]
-        Disturb: lambda word: disturb(driver, word.fault),  # type: ignore[union-attr]
+        DiskIs: lambda word: driver.disturb_disk(word.slowness, word.fails),  # type: ignore[union-attr]
         Stop: lambda _: stopped.set(),
     }
 

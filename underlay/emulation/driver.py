@@ -95,10 +95,8 @@ class Driver:
         self.timers = Timers(loop)
         self._t0_s: float | None = None
         self._trace = TraceWriter(trace) if trace is not None else None
-        self.disk_slowness = 1.0
-        """By how much a commit takes longer, because a fault says so."""
-        self.disk_fails = False
-        """The next commit fails, because a fault says so."""
+        self._disk_slowness = 1.0
+        self._disk_fails = False
         self._disk = Disk(life.store)
         self._devices = {ip: device for device, ip in life.addresses.items()}
         self._nodes_by_port = {port: name for name, port in life.ports.items()}
@@ -189,13 +187,17 @@ class Driver:
             self._turn_due = True
             self.loop.call_soon(self._turn)
 
+    def disturb_disk(self, slowness: float, fails: bool) -> None:
+        """A fault: from now on a commit takes `slowness` times as long, or the next one fails."""
+        self._disk_slowness, self._disk_fails = slowness, fails
+
     def _commit(self) -> None:
-        if self.disk_fails:
+        if self._disk_fails:
             raise DiskFailed("a fault said so")
         started_s = monotonic()
         self._disk.commit()
-        if self.disk_slowness > 1.0:
-            sleep((monotonic() - started_s) * (self.disk_slowness - 1.0))
+        if self._disk_slowness > 1.0:
+            sleep((monotonic() - started_s) * (self._disk_slowness - 1.0))
 
     def busy(self) -> bool:
         """Whether more waits to be done than should come in from outside."""

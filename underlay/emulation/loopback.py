@@ -27,7 +27,7 @@ import msgspec
 import uvloop
 
 from underlay.clock import DeviceClock
-from underlay.emulation.device import Disturb, Failed, Go, Ready, Stop, fork_device, heard, live, opened, say
+from underlay.emulation.device import DiskIs, Failed, Go, Ready, Stop, fork_device, heard, live, opened, say
 from underlay.emulation.driver import Incarnation
 from underlay.emulation.programs import last_lines
 from underlay.emulation.store_log import lose, rot
@@ -190,8 +190,10 @@ class Hosts:
         device, and `ended` tells of the failure; one that is lost, to one that is not running."""
         device, store = fault.device, self.site.store(fault.device)
         match fault:
-            case SlowDisk() | FailDisk():
-                say(self._running[device].channel, Disturb(fault))
+            case SlowDisk(_, factor):
+                say(self._running[device].channel, DiskIs(slowness=factor))
+            case FailDisk():
+                say(self._running[device].channel, DiskIs(fails=True))
             case LoseDisk():
                 if device in self._running:
                     raise InputError(f"{device} is running", hint="kill it before it loses its disk")

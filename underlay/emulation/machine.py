@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from underlay.emulation.cgroups import Cgroup
-from underlay.emulation.device import Disturb, Failed, Go, Hops, Ready, Stop, fork_device, heard, say
+from underlay.emulation.device import DiskIs, Failed, Go, Hops, Ready, Stop, fork_device, heard, say
 from underlay.emulation.driver import Incarnation
 from underlay.emulation.namespace import end_processes, signal_processes
 from underlay.emulation.programs import Program, connected, last_lines
@@ -83,7 +83,7 @@ class Machine:
         self._channel: socket.socket | None = None
         self._pidfds: dict[int, str] = {}
         self._log: Path | None = None
-        self._disk_slow: SlowDisk | None = None
+        self._disk = DiskIs()
         self._disk_lost = False
 
     # -------------------------------------------------------------------------------------------------- power
@@ -114,8 +114,7 @@ class Machine:
         self._take(self.pid)
         self._watch(self.pid, self._nodes_ended, NODES)
         self._reactor.watch(self._channel.fileno(), self._word)
-        if self._disk_slow is not None:
-            say(self._channel, Disturb(self._disk_slow))
+        self.mend_disk()
 
     def start_nodes_again(self) -> None:
         """The nodes ended, the device is up: their next incarnation."""
@@ -133,17 +132,19 @@ class Machine:
             with suppress(BlockingIOError, ConnectionError):  # stopped for long, or about to be found dead
                 say(self._channel, Hops(hops))
 
+    def mend_disk(self) -> None:
+        """It does not fail any more; if it was slow, it is."""
+        self._set_disk(DiskIs(self._disk.slowness))
+
     def disturb_disk(self, fault: DiskFault, chance: int) -> None:
         """Something happens to the nodes' disk; `chance` says which of its bits rots."""
         if self._life is None:
             return
         match fault:
-            case SlowDisk() | FailDisk():
-                if isinstance(fault, SlowDisk):
-                    self._disk_slow = fault
-                if self._channel is not None:
-                    with suppress(BlockingIOError, ConnectionError):
-                        say(self._channel, Disturb(fault))
+            case SlowDisk(_, factor):
+                self._set_disk(DiskIs(factor, self._disk.fails))
+            case FailDisk():
+                self._set_disk(DiskIs(self._disk.slowness, fails=True))
             case LoseDisk():
                 self._disk_lost = True
             case RotDisk():
@@ -232,6 +233,12 @@ class Machine:
                 self._failed(failed)
             case None:
                 self._close_channel()
+
+    def _set_disk(self, disk: DiskIs) -> None:
+        self._disk = disk
+        if self._channel is not None:
+            with suppress(BlockingIOError, ConnectionError):  # about to be found dead
+                say(self._channel, disk)
 
     def _failed(self, word: Failed) -> None:
         if word.by_fault:

@@ -269,6 +269,7 @@ class Supervisor:
 
     def _restart(self, machine: Machine) -> bool:
         if machine.up:
+            machine.mend_disk()
             if machine.disk_failed:
                 machine.start_nodes_again()
             return False

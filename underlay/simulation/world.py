@@ -220,9 +220,9 @@ class World:
         host = self.hosts.get(device)
         if not self.carrier.machines[device].up:
             self.carrier.set_power(device, up=True)
-        elif host is None or host.running:
-            return
-        if host is not None:
+        elif host is not None:
+            host.disk.failing = False
+        if host is not None and not host.running:
             host.start()
 
     def _disturb(self, disk: Disk, fault: DiskFault) -> None:

@@ -15,14 +15,18 @@ from underlay.faults import (
     AnyFault,
     Crash,
     Degrade,
+    FailDisk,
     Heal,
     LinkDown,
     LinkUp,
+    LoseDisk,
     OneWayCut,
     Partition,
     Pause,
     Restart,
     Resume,
+    RotDisk,
+    SlowDisk,
 )
 
 
@@ -58,6 +62,12 @@ from underlay.faults import (
             [Outage("degrade", "a – b", 1, 4)],
             id="a degrade without changes restores",
         ),
+        pytest.param(
+            [(1, SlowDisk("a", 9.0)), (2, FailDisk("a")), (3, Restart("a")), (4, SlowDisk("a", 1.0))],
+            [Outage("slow-disk", "a", 1, 4), Outage("fail-disk", "a", 2, 3)],
+            id="a restart mends a failed disk, and a factor of 1 a slow one",
+        ),
+        pytest.param([(1, LoseDisk("a")), (2, RotDisk("a"))], [], id="what is lost is no outage by itself"),
     ],
 )
 def test_pairing(timeline: list[tuple[float, AnyFault]], expected: list[Outage]) -> None:

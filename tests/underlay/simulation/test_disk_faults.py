@@ -138,3 +138,10 @@ def test_rot_of_an_empty_disk_and_faults_of_devices_without_nodes_change_nothing
         world.apply(fault)
     world.run_until(1.0)
     assert events(world, "routes-changed") == []
+
+
+def test_a_restart_of_what_runs_lets_a_disk_work_that_would_have_failed() -> None:
+    faults = (0.5, FailDisk("a")), (0.9, Restart("a"))
+    world, found = writer((1.0, put(b"1")), faults=faults)
+    assert heard(world, "b/x") == ["1"]
+    assert len(found) == 1
