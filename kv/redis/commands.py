@@ -11,7 +11,8 @@ from collections.abc import Mapping
 import msgspec
 
 from kv.machine import COMMANDS
-from kv.operations import Command
+from kv.operations import Command, Operation
+from kv.slots import slot_of
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -108,3 +109,9 @@ KEYED: Mapping[bytes, Shape] = {
 
 SHAPES: Mapping[bytes, Shape] = {**OWN, **KEYED}
 """All that COMMAND knows."""
+
+
+def slot_of_operation(operation: Operation) -> int:
+    """The slot of an operation that is about keys."""
+    command = operation.command
+    return slot_of(command[SHAPES[command[0]].first_key])

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import msgspec
-
-from kv.messages import Answered, AskStatus, NotHere, Status, Submit
+from kv.messages import Answered, AskStatus, Status, Submit
 from kv.operations import Operation
 from kv.sharding.config import Configuration, join
 from underlay.node import Address, Context, device_of
+
+PAUSE_S = 0.05
+"""Between two questions to the controller."""
 
 _QUERY = (Operation((b"BH.QUERY",)),)
 
@@ -34,6 +35,11 @@ class Directory:
         self._asked: dict[str, bool] = {}
         """Groups whose leader was asked for and has not been heard of since."""
         self._place = 0
+        self._asked_controller_s = float("-inf")
+        self._here: dict[str, dict[str, Address]] = {}
+        self.configuration = configuration
+        self._table = configuration.table()
+        """The group to be asked for each slot."""
         self._adopt(configuration)
 
     @classmethod
@@ -70,6 +76,10 @@ class Directory:
             }
         return found
 
+    def on_its_way(self, slot: int) -> bool:
+        """Whether a slot has changed hands lately, so that its new owner may make us wait for it."""
+        return slot in self._moving
+
     # ----------------------------------------------------------------------------------------------- learning
 
     def ask(self, ctx: Context) -> None:
@@ -89,8 +99,10 @@ class Directory:
             self._asked[group] = True
 
     def ask_controller(self, ctx: Context) -> None:
-        """Ask the next of the controller's replicas for its latest configuration."""
-        if self.controller:
+        """Ask the next of the controller's replicas for its latest configuration, unless that was done just
+        now."""
+        if self.controller and ctx.now - self._asked_controller_s >= PAUSE_S:
+            self._asked_controller_s = ctx.now
             self._place = (self._place + 1) % len(self.controller)
             ctx.send(self.controller[self._place], Submit(0, _QUERY, stale=True))
 
@@ -102,18 +114,22 @@ class Directory:
         elif status.role == "leader":
             self._asked[status.group] = False
 
-    def answered(self, answer: Answered | NotHere) -> bool:
-        """The controller answered; returns whether that was news."""
-        if not isinstance(answer, Answered) or not isinstance(answer.outcomes[0].value, bytes):
-            return False
-        try:
-            configuration = Configuration.decode(answer.outcomes[0].value)
-        except msgspec.DecodeError:
-            return False
-        if configuration.number <= self.configuration.number:
-            return False
-        self._adopt(configuration)
-        return True
+    def answered(self, ctx: Context, answer: Answered) -> None:
+        """The controller answered."""
+        encoded = answer.outcomes[0].value
+        if isinstance(encoded, bytes):
+            configuration = Configuration.decode(encoded)
+            if configuration.number > self.configuration.number:
+                self._adopt(configuration, ctx.device)
+
+    def served(self, slot: int) -> None:
+        """A replica executed something about a slot: nobody has to wait for it any more."""
+        self._moving.discard(slot)
+
+    def disowned(self, slot: int, group: str) -> None:
+        """A replica of that group says that the slot is not its group's."""
+        if self._table[slot] == group:
+            self._table[slot] = self._owners[slot]
 
     def leads(self, group: str, leader: Address) -> None:
         """Somebody said who leads a group; empty: that nobody does."""
@@ -122,9 +138,15 @@ class Directory:
         else:
             self._leaders.pop(group, None)
 
-    def _adopt(self, configuration: Configuration) -> None:
-        self.configuration = configuration
-        self._table = configuration.table()
-        self._here: dict[str, dict[str, Address]] = {}
+    def _adopt(self, configuration: Configuration, device: str = "") -> None:
+        """A slot that moves away from a group that has a replica on this device is still asked for there,
+        until the group says that it is gone: only its old owner knows how far a move has come."""
+        before, owners = self._table, configuration.table()
+        here = self.here(device)
+        self.configuration, self._owners, self._here = configuration, owners, {}
+        self._table = [old if old in here else new for old, new in zip(before, owners, strict=True)]
+        self._moving = {
+            slot for slot, (old, new) in enumerate(zip(before, owners, strict=True)) if old != new
+        }
         groups = list(configuration.groups)
         self._only = groups[0] if len(groups) == 1 and not self.controller else None

@@ -86,9 +86,11 @@ class Gathering:
 class Piece:
     """Commands of one job for one group, which stay together and in order."""
 
-    __slots__ = ("asking", "job", "operations", "owner", "places", "reads")
+    __slots__ = ("apart", "asking", "job", "operations", "owner", "places", "reads")
 
-    def __init__(self, job: Job, owner: Job | Gathering | None = None, *, asking: bool = False) -> None:
+    def __init__(
+        self, job: Job, owner: Job | Gathering | None = None, *, asking: bool = False, apart: bool = False
+    ) -> None:
         self.job = job
         self.owner = owner or job
         self.operations: list[Operation] = []
@@ -97,6 +99,17 @@ class Piece:
         self.reads = True
         """Nothing in it writes."""
         self.asking = asking
+        """It follows an ASK."""
+        self.apart = apart
+        """It must not make others wait for its answer."""
+
+    def part(self, place: int, operation: Operation) -> Piece:
+        """One of its commands as a piece of its own."""
+        part = Piece(self.job, self.owner, asking=self.asking, apart=True)
+        part.operations.append(operation)
+        part.places.append(place)
+        part.reads = self.reads
+        return part
 
 
 class Parcel:

@@ -81,7 +81,8 @@ def test_bytes_may_come_one_at_a_time(host: Cluster) -> None:
 def test_replies_come_in_order_whoever_makes_them(host: Cluster) -> None:
     with Caller(host) as caller:
         caller.say(
-            b"PING 1\r\nSET k 2\r\nPING 3\r\nGET k\r\nCLUSTER KEYSLOT k\r\nNOSUCH\r\nDBSIZE\r\nPING 4\r\nQUIT\r\n"
+            b"PING 1\r\nSET k 2\r\nPING 3\r\nGET k\r\nCLUSTER KEYSLOT k\r\n"
+            b"NOSUCH\r\nDBSIZE\r\nPING 4\r\nQUIT\r\n"
         )
         replies = caller.hear_all()
     assert replies.startswith(

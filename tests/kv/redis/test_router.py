@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from kv.operations import OK, Outcome
-from kv.redis.router import LOOK_S, PATIENCE_S, RETRY_S
+from kv.redis.dispatch import RETRY_S
+from kv.redis.router import LOOK_S, PATIENCE_S
 from kv.sharding.config import move
 from kv.slots import slot_of
-from tests.kv.redis.desk import Desk, commands_of, configuration_of
+from tests.kv.redis.desk import Desk, commands_of
 
 HERE = {"g1": ["s1", "s2", "s3"]}
 """One group, of which the router's host has a replica."""
@@ -217,23 +218,14 @@ def test_asking_is_for_one_command() -> None:
 
 
 @pytest.mark.parametrize("code", ["MOVED", "ASK"])
-def test_a_slot_that_moved_to_another_host_is_redirected_once_the_map_says_where(code: str) -> None:
-    desk = Desk(HERE, {"g2": "s3/g2"}, controller=["s2/ctl"])
+def test_a_slot_that_its_group_disowns_is_redirected_to_whom_it_names(code: str) -> None:
+    desk = Desk(HERE_AND_THERE, {"g2": "s3/g2"})
     desk.open(1)
     desk.run(0.1)
-    desk.submits("s2/ctl")
-    slot = slot_of(b"k")
-    desk.ask([GET])
-    desk.answer(desk.submits()[0], Outcome(failure=f"{code} {slot}"))
-    assert desk.replies() == [], "by our map the group that sent us away has the slot"
-    desk.run(0.02)
-    (query,) = desk.submits("s2/ctl")
-    newer = move(configuration_of({"g1": ["s1"], "g2": ["s2", "s3"]}), [(slot, slot)], "g2")
-    desk.answer(query, Outcome(newer.encode()), replica="s2/ctl")
-    desk.run(RETRY_S)
-    assert desk.replies() == [(1, b"-%b %d 10.0.0.2:6379\r\n" % (code.encode(), slot))]
-    desk.ask([GET])
-    assert desk.replies() == [(1, b"-MOVED %d 10.0.0.2:6379\r\n" % slot)]
+    key = key_of(desk, "g1")
+    desk.ask([(b"GET", key)])
+    desk.answer(desk.submits()[0], Outcome(failure=f"{code} {slot_of(key)} s2/g2"))
+    assert desk.replies() == [(1, b"-%b %d 10.0.0.3:6379\r\n" % (code.encode(), slot_of(key)))], "its leader"
 
 
 def test_a_slot_that_moved_to_another_group_here_is_asked_there() -> None:
@@ -242,11 +234,49 @@ def test_a_slot_that_moved_to_another_group_here_is_asked_there() -> None:
     key = key_of(desk, "g2")
     desk.ask([(b"GET", key)])
     (submit,) = desk.submits("s1/g2")
-    desk.answer(submit, Outcome(failure=f"ASK {slot_of(key)}"), replica="s1/g2")
+    desk.answer(submit, Outcome(failure=f"ASK {slot_of(key)} s2/g1"), replica="s1/g2")
     desk.run(RETRY_S)
-    (submit,) = desk.submits("s1/g2")
-    desk.answer(submit, Outcome(b"v"), replica="s1/g2")
+    (submit,) = desk.submits("s1/g1")
+    assert submit.asking
+    desk.answer(submit, Outcome(b"v"))
     assert desk.replies() == [(1, b"$1\r\nv\r\n")]
+
+
+def test_a_slot_that_moves_away_is_asked_for_here_until_its_old_group_says_that_it_is_gone() -> None:
+    desk = Desk({"g1": ["s1"], "g2": ["s2"]}, {"g2": "s2/g2"}, controller=["s3/ctl"])
+    desk.open(1)
+    desk.run(0.1)
+    key = key_of(desk, "g1")
+    slot = slot_of(key)
+    newer = move(desk.configuration, [(slot, slot)], "g2")
+    (query,) = desk.submits("s3/ctl")
+    desk.answer(query, Outcome(newer.encode()), replica="s3/ctl")
+    desk.ask([(b"GET", key)])
+    desk.answer(desk.submits()[0], Outcome(b"v"))
+    desk.ask([(b"GET", key)])
+    desk.answer(desk.submits()[0], Outcome(failure=f"MOVED {slot} s2/g2"))
+    desk.ask([(b"GET", key)])
+    assert desk.submits() == []
+    moved = b"-MOVED %d 10.0.0.2:6379\r\n" % slot
+    assert desk.replies() == [(1, b"$1\r\nv\r\n"), (1, moved), (1, moved)]
+
+
+def test_a_slot_that_is_arriving_makes_nobody_else_wait() -> None:
+    desk = Desk({"g1": ["s1"], "g2": ["s2"]}, controller=["s3/ctl"])
+    desk.open(1, 2)
+    desk.run(0.1)
+    arriving, stays = key_of(desk, "g2"), key_of(desk, "g1")
+    newer = move(desk.configuration, [(slot_of(arriving),) * 2], "g1")
+    (query,) = desk.submits("s3/ctl")
+    desk.answer(query, Outcome(newer.encode()), replica="s3/ctl")
+    desk.ask([(b"GET", arriving)], [(b"GET", stays)])
+    late, quick = sorted(desk.submits(), key=lambda submit: commands_of(submit) != [(b"GET", arriving)])
+    desk.answer(quick, Outcome(b"here"))
+    assert desk.replies() == [(2, b"$4\r\nhere\r\n")]
+    desk.answer(late, Outcome(b"v"))
+    desk.replies()
+    desk.ask([(b"GET", arriving)], [(b"GET", stays)])
+    assert [len(submit.operations) for submit in desk.submits()] == [2], "once it has come, they share"
 
 
 def test_a_change_of_the_protocol_changes_only_later_replies() -> None:
