@@ -12,7 +12,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import msgspec
 
 from kv.operations import Outcome
+from kv.paxos.log import Log
 from kv.paxos.messages import Entry, Members
+from kv.paxos.settings import Settings
 from kv.replication import Machine
 from underlay.store import Store, prefix_end
 
@@ -74,8 +76,17 @@ class Execution:
         execute = self.machine.execute
         return [execute(operation, time_s) for operation in entry.operations]
 
+    def checkpoint_is_due(self, settings: Settings, log: Log) -> bool:
+        """Whether there is enough to write, or too much log before it."""
+        entries = self.applied - self.checkpointed
+        return entries > 0 and (
+            self.operations >= settings.checkpoint_operations
+            or entries >= settings.checkpoint_entries
+            or log.size_bytes >= 2 * settings.retained_bytes
+        )
+
     def checkpoint(self, store: Store, stored_from: int) -> None:
-        """Write what changed; the log may then begin at `stored_from`."""
+        """Write what changed; the log then begins at `stored_from`."""
         prefix = _prefix(self._generation)
         for key, value in self.machine.take_changes().items():
             if value is None:

@@ -7,15 +7,13 @@ and sending again what must have been lost. A follower's place is cumulative, so
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from math import inf
-
-import msgspec
 
 from kv.paxos.acceptor import Acceptor
 from kv.paxos.execution import Execution
-from kv.paxos.messages import Accept, Ballot, Chunk, Member
+from kv.paxos.messages import Accept, Ballot, Member
 from kv.paxos.settings import Settings
+from kv.paxos.snapshot import Snapshot
 from underlay.node import Context
 
 _PATIENCE_S_MAX = 15.0
@@ -151,32 +149,3 @@ class Follower:
             self._sent - self.through < settings.window_max
             and sum(size_bytes for _, size_bytes in self._under_way) < settings.window_bytes_max
         )
-
-
-class Snapshot:
-    """The machine of one moment, cut into chunks; `chunk` is the one to be stored now."""
-
-    def __init__(self, ballot: Ballot, execution: Execution, chunk_bytes_max: int) -> None:
-        state = execution.state()
-        self.position = state.applied
-        self._ballot = ballot
-        self._chunk_bytes_max = chunk_bytes_max
-        self._records: Iterator[tuple[bytes, bytes]] = execution.machine.freeze()
-        self._ahead = next(self._records, None)
-        self.chunk = self._cut(0, msgspec.msgpack.encode(state))
-
-    def advance(self) -> None:
-        """The chunk is stored: cut the next."""
-        self.chunk = self._cut(self.chunk.number + 1, b"")
-
-    def _cut(self, number: int, state: bytes) -> Chunk:
-        records: list[tuple[bytes, bytes]] = []
-        room_bytes = self._chunk_bytes_max - len(state)
-        while self._ahead is not None:
-            key, value = self._ahead
-            room_bytes -= len(key) + len(value) + 10
-            if room_bytes < 0 and records:
-                break
-            records.append((key, value))
-            self._ahead = next(self._records, None)
-        return Chunk(self._ballot, self.position, number, tuple(records), self._ahead is None, state)

@@ -19,6 +19,7 @@ from kv.paxos.log import Slot, decode_entry, encode_entry
 from kv.paxos.messages import Ballot, Entry, Flush, Heartbeat, Member, Synced
 from kv.paxos.quorum import reached_by_majority
 from kv.paxos.settings import Settings
+from kv.records import Checked
 from kv.replication import Token
 from underlay.node import Address, Context
 
@@ -233,8 +234,9 @@ class Leader:
             acceptor.log.add(position, Slot(self.ballot, entry, acceptor.chosen))
         for follower in self._followers.values():
             follower.feed(ctx, self._last)
+        store = Checked(ctx.store)
         for position in range(first, self._last + 1):
-            acceptor.log.write(ctx.store, position)
+            acceptor.log.write(store, position)
         acceptor.through = self._last
         ctx.when_durable(Synced(self.ballot, self._last))
 

@@ -196,7 +196,7 @@ def misfortune(group: Group, rng: Random, agreement: Agreement, faults: int) -> 
 
 def is_whole(group: Group, but: str) -> bool:
     """Whether every other replica votes with the disk it has, so that one disk may be lost."""
-    return all(group.replica(name)._votes for name in group.up() if name != but)
+    return all(group.replica(name).votes for name in group.up() if name != but)
 
 
 def mend(group: Group) -> None:

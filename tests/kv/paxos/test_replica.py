@@ -108,14 +108,14 @@ def test_a_replica_that_lost_its_disk_votes_again_only_when_caught_up() -> None:
     group.run(2.0)
     group.do(*commands(b"a", 5))
     lost = group.followers()[0]
-    disk = group.replica(lost)._me.disk
+    disk = group.replica(lost).me.disk
     group.apply(Crash(lost))
     group.wipe(lost)
     group.apply(Restart(lost))
     agreement.run(3.0)
     replica = group.replica(lost)
-    assert replica._me.disk != disk
-    assert replica._me in group.replica(group.leader()).execution.members
+    assert replica.me.disk != disk
+    assert replica.me in group.replica(group.leader()).execution.members
     assert replica.describe()["role"] == "follower"
     group.apply(Crash(next(name for name in group.followers() if name != lost)))
     agreement.run(2.0)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from kv.paxos import Paxos
 from kv.paxos.acceptor import Acceptor
-from kv.paxos.election import Candidacy
+from kv.paxos.candidacy import Candidacy
+from kv.paxos.election import Election
 from kv.paxos.leader import Leader
 from kv.paxos.lease import Lease
 from kv.paxos.messages import Ballot, Vote
@@ -39,15 +39,14 @@ def without_time(patch: Patch) -> None:
     """Nobody waits for anybody: no leases, no pre-vote, no restraint, and a leader leads until it hears of
     another. What is left is Paxos, which is safe at any time; now its rules are tried hard."""
 
-    def may_promise(self: Paxos, ctx: Context, sender: Address, ballot: Ballot, chosen: int) -> bool:
-        acceptor = self.acceptor
-        return self._in_group and ballot >= acceptor.promised and acceptor.reaches_back_to(chosen)
+    def may_promise(self: Election, ctx: Context, sender: Address, ballot: Ballot, chosen: int) -> bool:
+        return ballot >= self._acceptor.promised and self._acceptor.reaches_back_to(chosen)
 
-    stand = Paxos._stand
+    stand = Election.stand
     patch.setattr(Lease, "holds", lambda *_: False)
-    patch.setattr(Paxos, "_may_promise", may_promise)
+    patch.setattr(Election, "_may_promise", may_promise)
     patch.setattr(Leader, "has_majority", lambda *_: True)
-    patch.setattr(Paxos, "_stand", lambda self, ctx, at_once=True: stand(self, ctx, at_once=True))
+    patch.setattr(Election, "stand", lambda self, ctx, at_once=True: stand(self, ctx, at_once=True))
 
 
 def forgets_its_promise(patch: Patch) -> None:
