@@ -39,7 +39,6 @@ class Directory:
         self._here: dict[str, dict[str, Address]] = {}
         self.configuration = configuration
         self._table = configuration.table()
-        """The group to be asked for each slot."""
         self._adopt(configuration)
 
     @classmethod
@@ -114,22 +113,17 @@ class Directory:
         elif status.role == "leader":
             self._asked[status.group] = False
 
-    def answered(self, ctx: Context, answer: Answered) -> None:
+    def answered(self, answer: Answered) -> None:
         """The controller answered."""
         encoded = answer.outcomes[0].value
         if isinstance(encoded, bytes):
             configuration = Configuration.decode(encoded)
             if configuration.number > self.configuration.number:
-                self._adopt(configuration, ctx.device)
+                self._adopt(configuration)
 
     def served(self, slot: int) -> None:
         """A replica executed something about a slot: nobody has to wait for it any more."""
         self._moving.discard(slot)
-
-    def disowned(self, slot: int, group: str) -> None:
-        """A replica of that group says that the slot is not its group's."""
-        if self._table[slot] == group:
-            self._table[slot] = self._owners[slot]
 
     def leads(self, group: str, leader: Address) -> None:
         """Somebody said who leads a group; empty: that nobody does."""
@@ -138,15 +132,11 @@ class Directory:
         else:
             self._leaders.pop(group, None)
 
-    def _adopt(self, configuration: Configuration, device: str = "") -> None:
-        """A slot that moves away from a group that has a replica on this device is still asked for there,
-        until the group says that it is gone: only its old owner knows how far a move has come."""
-        before, owners = self._table, configuration.table()
-        here = self.here(device)
-        self.configuration, self._owners, self._here = configuration, owners, {}
-        self._table = [old if old in here else new for old, new in zip(before, owners, strict=True)]
+    def _adopt(self, configuration: Configuration) -> None:
+        before, self._table = self._table, configuration.table()
         self._moving = {
-            slot for slot, (old, new) in enumerate(zip(before, owners, strict=True)) if old != new
+            slot for slot, (old, new) in enumerate(zip(before, self._table, strict=True)) if old != new
         }
+        self.configuration, self._here = configuration, {}
         groups = list(configuration.groups)
         self._only = groups[0] if len(groups) == 1 and not self.controller else None

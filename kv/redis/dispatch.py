@@ -1,7 +1,9 @@
 """From the router to the replicas on its host, and back: what is asked together, what is tried again.
 
-Owns the questions under way. A question goes to the host's replica of a group, which executes it or says who
-might; a client is redirected accordingly, and a group that has no replica here is not asked at all.
+Owns the questions under way. A question goes to the host's replica of a group, which executes it or says
+who might, and a client is redirected accordingly. While slots can move, the map alone redirects nobody: a
+group that gives a slot away serves it until the other one takes it, so the groups here are asked first, or
+two hosts would send a client to each other.
 
 What was not executed for sure (turned away by a replica that does not lead, or that does not have the slot)
 is tried again where that can help, until its deadline. What may have been executed is in doubt, and that is
@@ -71,7 +73,12 @@ class Dispatch:
 
     def send(self, ctx: Context, group: str, piece: Piece, deadline_s: float) -> None:
         """Hand a piece to the group's replica here, or redirect it. It leaves with the next `flush`."""
-        if group not in self._directory.here(ctx.device):
+        here = self._directory.here(ctx.device)
+        if piece.untried is None and group not in here and self._directory.controller:
+            piece.untried, piece.apart = list(here), True
+        if piece.untried:
+            group = piece.untried.pop(0)
+        elif group not in here:
             self._redirect(piece, "ASK" if piece.asking else "MOVED", group)
             return
         mode: Mode = "write"
@@ -146,6 +153,13 @@ class Dispatch:
                 _fail(piece, "CLUSTERDOWN the group is not led here")
             elif answer.reason == "left office" and not piece.reads:
                 _fail(piece, IN_DOUBT)
+            elif piece.untried is not None:
+                owner = self._directory.group_of(slot_of_operation(piece.operations[0]))
+                if piece.untried or owner not in self._directory.here(ctx.device):
+                    self.send(ctx, owner, piece, parcel.deadline_s)
+                else:
+                    piece.untried = None
+                    self._later(ctx, owner, piece, parcel.deadline_s)
             elif busy or not answer.leader or device_of(answer.leader) == ctx.device:
                 self._later(ctx, parcel.group, piece, parcel.deadline_s)
             else:
@@ -168,12 +182,13 @@ class Dispatch:
         too it is asked next: a client who is sent to where it came from would be none the wiser."""
         code, slot, *where = failure.split(" ")
         replica = where[0] if where else ""
-        if code == "MOVED":
-            self._directory.disowned(int(slot), parcel.group)
         self._directory.ask_controller(ctx)
         group = replica.partition("/")[2] or self._directory.group_of(int(slot))
         piece.asking = code == "ASK"
-        if group in self._directory.here(ctx.device):
+        if piece.untried and not piece.asking:
+            self.send(ctx, group, piece, parcel.deadline_s)
+        elif group in self._directory.here(ctx.device):
+            piece.untried = None
             self._later(ctx, group, piece, parcel.deadline_s)
         else:
             self._redirect(piece, code, group, device_of(replica))

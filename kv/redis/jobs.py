@@ -86,7 +86,7 @@ class Gathering:
 class Piece:
     """Commands of one job for one group, which stay together and in order."""
 
-    __slots__ = ("apart", "asking", "job", "operations", "owner", "places", "reads")
+    __slots__ = ("apart", "asking", "job", "operations", "owner", "places", "reads", "untried")
 
     def __init__(
         self, job: Job, owner: Job | Gathering | None = None, *, asking: bool = False, apart: bool = False
@@ -102,6 +102,8 @@ class Piece:
         """It follows an ASK."""
         self.apart = apart
         """It must not make others wait for its answer."""
+        self.untried: list[str] | None = None
+        """Groups that may still have its slot although the map says otherwise; None: the map is believed."""
 
     def part(self, place: int, operation: Operation) -> Piece:
         """One of its commands as a piece of its own."""
@@ -109,6 +111,7 @@ class Piece:
         part.operations.append(operation)
         part.places.append(place)
         part.reads = self.reads
+        part.untried = None if self.untried is None else list(self.untried)
         return part
 
 

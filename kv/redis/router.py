@@ -114,7 +114,7 @@ class Router(Node):
                         self._processed += len(commands)
                         self._advance(ctx, Job(client, commands, size_bytes))
             case Answered(number=0):
-                self.directory.answered(ctx, message)
+                self.directory.answered(message)
             case Answered():
                 self._dispatch.on_answered(ctx, message)
             case NotHere():
