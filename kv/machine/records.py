@@ -82,8 +82,8 @@ def freeze(space: Keyspace) -> Iterator[Record]:
 
 def slot_records(space: Keyspace, number: int, after: bytes = b"") -> Iterator[Record]:
     """The records of one slot with keys above `after`, in key order. To be read before the next operation."""
-    slot = space.slot(number)
-    return _slot_records(slot, _history(slot), after)
+    slot = space.slots.get(number)
+    return iter(()) if slot is None else _slot_records(slot, _history(slot), after)
 
 
 def restore(space: Keyspace, records: Iterable[Record]) -> None:

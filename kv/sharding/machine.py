@@ -23,7 +23,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import IntEnum
-from itertools import chain
+from itertools import chain, compress
+from operator import ne
 from typing import Any, Protocol
 
 import msgspec
@@ -58,6 +59,8 @@ class SlotState(IntEnum):
     """Ours in the present configuration, and not here yet, or only in part."""
 
 
+_STATES_BY_NUMBER = tuple(SlotState)
+
 SERVED = (SlotState.OWNED, SlotState.LEAVING)
 
 
@@ -72,7 +75,7 @@ class Slotted(Machine, Protocol):
         sessions that changed them."""
 
     def install(self, records: Iterable[tuple[bytes, bytes]], revision: int) -> None:
-        """Take over records of a slot; `revision` becomes that number unless it is higher."""
+        """Take over records, each slot's in key order; `revision` becomes that number unless it is higher."""
 
     def drop(self, slot: int, records_max: int) -> int:
         """Delete up to so many records of a slot; returns how many were deleted. Fewer: nothing is left."""
@@ -161,11 +164,14 @@ class ShardMachine:
 
     def state(self, slot: int) -> SlotState:
         """What a slot is to this group."""
-        return SlotState(self._states[slot])
+        return _STATES_BY_NUMBER[self._states[slot]]
 
     def slots_in(self, *states: SlotState) -> list[int]:
         """The slots in any of these states, ascending."""
-        return [slot for slot, state in enumerate(self._states) if state in states]
+        chosen = bytearray(256)
+        for state in states:
+            chosen[state] = 1
+        return list(compress(range(SLOTS), self._states.translate(chosen)))
 
     def owner_of(self, slot: int) -> str:
         """The group that has the slot in the present configuration."""
@@ -211,12 +217,12 @@ class ShardMachine:
         self.before, self.configuration = self.configuration, following
         self._sources, self._owners = self._owners, following.table()
         mine = self.group
-        for slot, (source, owner) in enumerate(zip(self._sources, self._owners, strict=True)):
-            if source != owner:
-                if source == mine:
-                    self._states[slot] = SlotState.LEAVING
-                elif owner == mine:
-                    self._states[slot] = SlotState.OWNED if source == NOBODY else SlotState.ARRIVING
+        for slot in compress(range(SLOTS), map(ne, self._sources, self._owners)):
+            if self._sources[slot] == mine:
+                self._states[slot] = SlotState.LEAVING
+            elif self._owners[slot] == mine:
+                nobodys = self._sources[slot] == NOBODY
+                self._states[slot] = SlotState.OWNED if nobodys else SlotState.ARRIVING
         self._changed[_BEFORE] = self.before.encode()
         self._changed[_NOW] = following.encode()
         self._slots_changed()
@@ -237,14 +243,16 @@ class ShardMachine:
     def _install(self, number: bytes, revision: bytes, parts: bytes) -> Outcome:
         """Only what continues what is here: an operation between may have been lost with its leader."""
         if int(number) == self.configuration.number:
+            records: list[tuple[bytes, bytes]] = []
             for part in _PARTS.decode(parts):
                 if self._states[part.slot] == SlotState.ARRIVING and part.after == self.cursor(part.slot):
-                    self._install_part(part, int(revision))
+                    records += part.records
+                    self._take_part(part)
+            self.inner.install(records, int(revision))
             self._slots_changed()
         return OK
 
-    def _install_part(self, part: Part, revision: int) -> None:
-        self.inner.install(part.records, revision)
+    def _take_part(self, part: Part) -> None:
         key = _CURSOR + part.slot.to_bytes(2)
         if part.last:
             self._states[part.slot] = SlotState.OWNED
@@ -257,9 +265,10 @@ class ShardMachine:
         left = DROPPED_RECORDS_MAX
         for slot in self._those_in(number, ranges, SlotState.FROZEN, SlotState.DROPPING):
             self._states[slot] = SlotState.DROPPING
-            left -= self.inner.drop(slot, left)
-            if left <= 0:
-                break
+            if next(self.inner.slot_records(slot), None) is not None:
+                left -= self.inner.drop(slot, left)
+                if left <= 0:
+                    break
             self._states[slot] = SlotState.ABSENT
         self._slots_changed()
         return OK

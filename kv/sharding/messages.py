@@ -47,8 +47,8 @@ class Pull(Message, frozen=True, array_like=True, tag=70):
 
 
 class Chunk(Message, frozen=True, array_like=True, tag=71):
-    """Source to receiver: what was asked for, or the beginning of it. One that ends within a large slot may be
-    followed by more of it."""
+    """Source to receiver: what was asked for, or the beginning of it. One that ends within a large slot may
+    be followed by more of it."""
 
     transport = "stream"
     carries_payload = True

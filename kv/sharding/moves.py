@@ -56,7 +56,7 @@ class Timings(msgspec.Struct, frozen=True):
     """Of records in a `Chunk`; it becomes one operation of a log, which takes 40 KiB."""
     chunks_max: int = 3
     """Chunks of one large slot that answer one question."""
-    slots_max: int = 1024
+    slots_max: int = 512
     """Slots that are asked for at a time; so many empty ones fit a chunk."""
     installs_max: int = 6
     """Chunks that are on their way through the receiver's log."""
