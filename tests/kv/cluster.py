@@ -61,6 +61,8 @@ HOT_KEYS = (b"a", b"b", b"n")
 
 BEGIN_S, CALM_S, END_S = 2.0, 11.0, 15.0
 """A run waits for its first leaders, has troubles, and peace from `CALM_S` on."""
+CALM_PAUSE_S = 0.4
+"""Between two calls of a client then: they are to show that all goes on, not to fill the history."""
 
 _KINDS = ("crash", "crash", "disk", "full", "pause", "deaf", "mute", "split", "split", "lossy", "slow")
 _DOWN = ("crash", "disk", "full", "pause")
@@ -123,8 +125,8 @@ class Shopper(Node):
         elif reply.outcome.executed:
             self.calls.append(msgspec.structs.replace(call, returned_s=ctx.now, outcome=reply.outcome))
             self.last_reply_s = ctx.now
-        hurry = 1.0 if ctx.now < CALM_S else 0.25
-        ctx.set_timer("next", ctx.rng.expovariate(hurry) * self._pause_s)
+        pause_s = self._pause_s if ctx.now < CALM_S else CALM_PAUSE_S
+        ctx.set_timer("next", ctx.rng.uniform(0.0, 2.0 * pause_s))
 
 
 class Mover(Node):
@@ -172,14 +174,14 @@ class Trouble(msgspec.Struct, frozen=True):
 
 
 def misfortune(rng: Random, hosts: Sequence[str], clients: Sequence[str]) -> list[Trouble]:
-    """Troubles of hosts, about two a second, overlapping at will: but a device is down for one reason at a
+    """Troubles of hosts, about one a second, overlapping at will: but a device is down for one reason at a
     time, and in one run at most one disk is lost or rots (a group of three cannot do without two, one of one
     not without any)."""
     troubles: list[Trouble] = []
     down_until_s = dict.fromkeys(hosts, 0.0)
     disks = 1 if len(hosts) > 1 else 0
     from_s = BEGIN_S
-    while (from_s := from_s + rng.uniform(0.1, 1.2)) < CALM_S - 0.3:
+    while (from_s := from_s + rng.uniform(0.2, 1.6)) < CALM_S - 0.3:
         to_s = min(from_s + rng.uniform(0.5, 3.0), CALM_S)
         host = rng.choice(hosts)
         other = rng.choice([name for name in (*hosts, clients[0]) if name != host])
@@ -201,7 +203,7 @@ def _trouble(
         case "crash":
             return (Crash(host),), (Restart(host),)
         case "disk":
-            harm: AnyFault = LoseDisk(host) if rng.random() < 2 else RotDisk(host)
+            harm: AnyFault = LoseDisk(host) if rng.random() < 0.5 else RotDisk(host)
             return (Crash(host), harm), (Restart(host),)
         case "full":
             return (FailDisk(host),), (Restart(host),)
@@ -270,7 +272,7 @@ class Cluster:
             for host in self.hosts:
                 devices[host]["g1"] = lambda: Server("g1", group, KeyValueMachine())
             directory = partial(Static, members)
-        patience = Patience(deadline_s=rng.choice([4.0, 20.0]), try_s=0.5, pause_s_max=0.3)
+        patience = Patience(deadline_s=rng.choice([4.0, 20.0]), try_s=0.05 if lossy else 0.2, pause_s_max=0.2)
         for client in self.clients:
             devices[client] = {"shopper": lambda: Shopper(directory(), patience, draw, pause_s)}
         ppm = DRIFT_RATIO * 1e6

@@ -12,7 +12,7 @@ def test_a_group_of_one_is_linearizable(seed: int) -> None:
     Cluster("solo", seed).check()
 
 
-@pytest.mark.sweep(20, fresh=10)
+@pytest.mark.sweep(40, fresh=20)
 def test_paxos_is_linearizable(seed: int) -> None:
     Cluster("paxos", seed).check()
 
@@ -22,12 +22,12 @@ def test_paxos_of_five_is_linearizable(seed: int) -> None:
     Cluster("paxos", seed, hosts=5).check()
 
 
-@pytest.mark.sweep(20, fresh=10)
+@pytest.mark.sweep(40, fresh=20)
 def test_paxos_is_linearizable_though_requests_and_replies_are_lost(seed: int) -> None:
     Cluster("paxos", seed, lossy=True).check()
 
 
-@pytest.mark.sweep(10, fresh=5)
+@pytest.mark.sweep(25, fresh=10)
 def test_shards_that_move_are_linearizable(seed: int) -> None:
     cluster = Cluster("sharded", seed, hosts=5)
     cluster.check()
@@ -36,7 +36,7 @@ def test_shards_that_move_are_linearizable(seed: int) -> None:
     assert mover.moves > 0
 
 
-@pytest.mark.sweep(10, fresh=5)
+@pytest.mark.sweep(25, fresh=10)
 def test_shards_that_move_are_linearizable_though_requests_and_replies_are_lost(seed: int) -> None:
     Cluster("sharded", seed, hosts=5, lossy=True).check()
 
