@@ -10,12 +10,13 @@ made by `added_group`, started, and let in by `BH.JOIN`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Literal
 
 import msgspec
 
+from kv import primary_backup
 from kv.client import Directory, Sharded, Static
 from kv.machine import KeyValueMachine
 from kv.paxos import Settings, paxos
@@ -28,11 +29,12 @@ from underlay.errors import InputError
 from underlay.node import Address, Node, address, device_of
 from underlay.plan import NodePlan
 
-Kind = Literal["paxos", "sharded"]
+Kind = Literal["primary-backup", "paxos", "sharded"]
 
 CONTROLLER = "ctl"
-CONTROLLER_PORT = 7100
-"""Group `gN` has the Nth port after it."""
+VIEWS = "views"
+FIRST_PORT = 7100
+"""Of the controller, or the view service; group `gN` has the Nth port after it."""
 
 
 class Tier(msgspec.Struct, frozen=True):
@@ -44,13 +46,17 @@ class Tier(msgspec.Struct, frozen=True):
     """The replicas of each group."""
     controller: tuple[Address, ...] = ()
     """The replicas of the shard controller; none where there is one group."""
+    views: Address = ""
+    """The view service of a primary/backup tier."""
     settings: Settings = Settings()
     """Of every Paxos group."""
+    pings: primary_backup.Settings = primary_backup.Settings()
+    """Of a primary/backup service."""
     timings: Timings = Timings()
     """Of the moves of slots."""
 
     def nodes(self) -> dict[str, tuple[NodePlan, ...]]:
-        """What runs on each host: the controller's replica before those of groups."""
+        """What runs on each host: the controller's replica or the view service first, then the groups'."""
         plans = list(self._plans())
         return {host: tuple(plan for at, plan in plans if at == host) for host in self.hosts}
 
@@ -80,22 +86,23 @@ class Tier(msgspec.Struct, frozen=True):
     # ------------------------------------------------------------------------------------------------ helpers
 
     def _plans(self) -> Iterator[tuple[str, NodePlan]]:
-        if self.controller:
-            make = partial(_controller, self.controller, self.settings, self.initial())
-            for replica in self.controller:
-                yield device_of(replica), NodePlan(CONTROLLER, make, CONTROLLER_PORT)
-        for number, replicas in enumerate(self.groups.values(), 1):
-            yield from self._shards(number, replicas) if self.controller else self._whole(number, replicas)
+        (group, replicas), *_ = self.groups.items()
+        match self.kind:
+            case "primary-backup":
+                views = partial(primary_backup.ViewService, replicas, self.pings)
+                yield device_of(self.views), NodePlan(VIEWS, views, FIRST_PORT)
+                yield from _alike(replicas, partial(_server, group, self.views, self.pings), 1)
+            case "paxos":
+                yield from _alike(replicas, partial(_replica, group, replicas, self.settings), 1)
+            case "sharded":
+                controller = partial(_controller, self.controller, self.settings, self.initial())
+                yield from _alike(self.controller, controller, 0)
+                for number, replicas in enumerate(self.groups.values(), 1):
+                    yield from self._shards(number, replicas)
 
     def _shards(self, number: int, replicas: tuple[Address, ...]) -> Iterator[tuple[str, NodePlan]]:
         make = partial(_shard, _group(number), replicas, self.controller, self.settings, self.timings)
-        for replica in replicas:
-            yield device_of(replica), NodePlan(_group(number), make, CONTROLLER_PORT + number)
-
-    def _whole(self, number: int, replicas: tuple[Address, ...]) -> Iterator[tuple[str, NodePlan]]:
-        make = partial(_whole, _group(number), replicas, self.settings)
-        for replica in replicas:
-            yield device_of(replica), NodePlan(_group(number), make, CONTROLLER_PORT + number)
+        return _alike(replicas, make, number)
 
 
 def tier(
@@ -106,14 +113,20 @@ def tier(
     *,
     settings: Settings | None = None,
     timings: Timings | None = None,
+    pings: primary_backup.Settings | None = None,
 ) -> Tier:
     """A tier whose replicas are spread over the hosts: each has as many as any other, give or take one.
 
     Args:
-        kind: `paxos` is one group with all slots, whatever `groups` says.
+        kind: all but `sharded` are one group with all slots, whatever `groups` says.
         hosts: names of devices.
         groups: of a sharded tier, beside its controller.
-        replicas: of each group and the controller, each on another host.
+        replicas: of each group and the controller, each on another host; of a primary/backup service the
+            servers, of which those beyond two are idle until one of these dies. Its view service is on the
+            last host, which is another one where there are enough.
+        settings: of every Paxos group.
+        timings: of the moves of slots.
+        pings: of a primary/backup service.
 
     >>> tier("sharded", ["store1", "store2", "store3", "store4"], groups=2).groups["g2"]
     ('store4/g2', 'store1/g2', 'store2/g2')
@@ -124,8 +137,16 @@ def tier(
         raise InputError(f"{groups} groups are too many or too few", hint=f"1 to {GROUPS_MAX}")
     names = [_group(number) for number in range(1, (groups if kind == "sharded" else 1) + 1)]
     places = {name: _places(hosts, place, replicas, name) for place, name in enumerate(names)}
-    controller = _places(hosts, len(names), replicas, CONTROLLER) if kind == "sharded" else ()
-    return Tier(kind, tuple(hosts), places, controller, settings or Settings(), timings or Timings())
+    return Tier(
+        kind,
+        tuple(hosts),
+        places,
+        controller=_places(hosts, len(names), replicas, CONTROLLER) if kind == "sharded" else (),
+        views=address(hosts[-1], VIEWS) if kind == "primary-backup" else "",
+        settings=settings or Settings(),
+        pings=pings or primary_backup.Settings(),
+        timings=timings or Timings(),
+    )
 
 
 def storage_nodes(
@@ -147,6 +168,15 @@ def _places(hosts: Sequence[str], place: int, replicas: int, name: str) -> tuple
     return tuple(address(hosts[(first + at) % len(hosts)], name) for at in range(replicas))
 
 
+def _alike(
+    replicas: Sequence[Address], make: Callable[[], Node], port: int
+) -> Iterator[tuple[str, NodePlan]]:
+    """The same on the hosts of all these replicas."""
+    for replica in replicas:
+        device, _, name = replica.partition("/")
+        yield device, NodePlan(name, make, FIRST_PORT + port)
+
+
 def _controller(replicas: tuple[Address, ...], settings: Settings, initial: Configuration) -> Node:
     return ControllerServer(paxos(replicas, settings), initial)
 
@@ -162,5 +192,9 @@ def _shard(
     return ShardServer(group, paxos(replicas, settings), machine, controller, timings)
 
 
-def _whole(group: str, replicas: tuple[Address, ...], settings: Settings) -> Node:
+def _replica(group: str, replicas: tuple[Address, ...], settings: Settings) -> Node:
     return Server(group, paxos(replicas, settings), KeyValueMachine())
+
+
+def _server(group: str, views: Address, settings: primary_backup.Settings) -> Node:
+    return Server(group, primary_backup.primary_backup(views, settings), KeyValueMachine())

@@ -17,7 +17,7 @@ does: forgetting what it needs would strand its slots.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -100,6 +100,12 @@ class ControllerMachine:
     def wakes_at_s(self) -> float | None:
         oldest = min((session.used_s for session in self._sessions.values()), default=None)
         return None if oldest is None else oldest + SESSION_S
+
+    def referenced(self) -> Collection[bytes]:
+        return ()
+
+    def referenced(self) -> Collection[bytes]:
+        return ()
 
     def take_changes(self) -> Batch:
         changed, self._changed = self._changed, {}

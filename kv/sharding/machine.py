@@ -21,7 +21,7 @@ names the configuration that it belongs to; the functions at the end make them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from enum import IntEnum
 from itertools import chain, compress
 from operator import ne
@@ -131,6 +131,12 @@ class ShardMachine:
     @property
     def wakes_at_s(self) -> float | None:
         return self.inner.wakes_at_s
+
+    def referenced(self) -> Collection[bytes]:
+        return self.inner.referenced()
+
+    def referenced(self) -> Collection[bytes]:
+        return self.inner.referenced()
 
     def take_changes(self) -> Batch:
         if self._states_changed:

@@ -17,6 +17,7 @@ from underlay.plan import DevicePlan, NodePlan, Plan
 from underlay.simulation import World, every_pair
 from underlay.simulation.scenario import WIRE
 
+LEADS = ("leader", "primary")
 HOSTS = [f"store{number}" for number in range(1, 6)]
 
 
@@ -51,7 +52,7 @@ def status(world: World, replica: Address) -> Status:
 
 
 def leader(world: World, replicas: tuple[Address, ...]) -> Status:
-    (found,) = [each for replica in replicas if (each := status(world, replica)).role == "leader"]
+    (found,) = [each for each in (status(world, replica) for replica in replicas) if each.role in LEADS]
     return found
 
 
@@ -77,7 +78,13 @@ def test_the_first_configuration_has_all_groups_and_is_number_1() -> None:
     assert sum(last - low + 1 for low, last, group in first.ranges() if group) == SLOTS
 
 
-@pytest.mark.parametrize("kind", ["paxos", "sharded"])
+def test_the_view_service_is_on_a_host_of_its_own_where_there_are_enough() -> None:
+    made = tier("primary-backup", HOSTS)
+    assert made.views == "store5/views"
+    assert device_of(made.views) not in map(device_of, made.groups["g1"])
+
+
+@pytest.mark.parametrize("kind", ["primary-backup", "paxos", "sharded"])
 def test_a_fresh_tier_becomes_ready_by_itself(kind: Kind) -> None:
     made = tier(kind, HOSTS)
     world = running(made)
