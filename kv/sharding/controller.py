@@ -104,9 +104,6 @@ class ControllerMachine:
     def referenced(self) -> Collection[bytes]:
         return ()
 
-    def referenced(self) -> Collection[bytes]:
-        return ()
-
     def take_changes(self) -> Batch:
         changed, self._changed = self._changed, {}
         return changed

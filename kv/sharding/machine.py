@@ -135,9 +135,6 @@ class ShardMachine:
     def referenced(self) -> Collection[bytes]:
         return self.inner.referenced()
 
-    def referenced(self) -> Collection[bytes]:
-        return self.inner.referenced()
-
     def take_changes(self) -> Batch:
         if self._states_changed:
             self._changed[_STATES] = self._encoded_states()
