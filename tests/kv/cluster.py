@@ -87,6 +87,11 @@ def mixed(rng: Random, atom: bytes) -> Command:
     return (b"DEL", key) if rng.random() < 0.03 else rng.choice(kinds)
 
 
+def reads(rng: Random, atom: bytes) -> Command:
+    """Nothing else: whoever is cut off together with a former leader goes on asking it."""
+    return b"GET", rng.choice(HOT_KEYS)
+
+
 class Shopper(Node):
     """A client that does one random thing after another, and keeps what it saw."""
 
@@ -237,7 +242,7 @@ class Cluster:
         kind: which service.
         seed: of everything.
         hosts: storage hosts; groups have three of them each.
-        clients: how many shoppers.
+        clients: how many shoppers, the first of whom only reads.
         lossy: whether clients' messages are lost, doubled and late above the transport as well.
         replicate: makes the replication of a group from its members' addresses; a broken one for example.
         shard: the class of a group's server, where `kind` is "sharded".
@@ -274,7 +279,8 @@ class Cluster:
             directory = partial(Static, members)
         patience = Patience(deadline_s=rng.choice([4.0, 20.0]), try_s=0.05 if lossy else 0.2, pause_s_max=0.2)
         for client in self.clients:
-            devices[client] = {"shopper": lambda: Shopper(directory(), patience, draw, pause_s)}
+            does = reads if client == self.clients[0] else draw
+            devices[client] = {"shopper": partial(_shopper, directory, patience, does, pause_s)}
         ppm = DRIFT_RATIO * 1e6
         self.troubles = misfortune(rng, self.hosts, self.clients)
         plan = plan_of(
@@ -356,6 +362,10 @@ class Cluster:
         slots = [slot_of(key) for key in HOT_KEYS]
         devices["mover"] = {"mover": lambda: Mover(Sharded(controller), list(first.groups), slots, CALM_S)}
         return partial(Sharded, controller)
+
+
+def _shopper(directory: Callable[[], Directory], patience: Patience, draw: Draw, pause_s: float) -> Shopper:
+    return Shopper(directory(), patience, draw, pause_s)
 
 
 SMALL_LOG = Settings(

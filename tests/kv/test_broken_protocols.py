@@ -1,0 +1,83 @@
+"""The checks can fail: services that are broken on purpose are caught by what their clients see.
+
+Each break is one rule that a replica forgets; the run is that of `test_faults`, and nothing but the history
+judges it. (The owners' tests look inside: `paxos/test_sweeps`, `sharding/test_broken`.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from kv.checking.linearizability import find_violation
+from kv.machine import KeyValueMachine
+from kv.operations import Operation
+from kv.paxos.acceptor import Acceptor
+from kv.paxos.leader import Leader
+from kv.paxos.lease import Lease
+from kv.paxos.messages import Ballot
+from tests.kv.cluster import Cluster, Kind
+from tests.kv.paxos.test_sweeps import without_time
+from underlay.store import Store
+
+SEEDS = 40
+
+Patch = pytest.MonkeyPatch
+
+
+def serves_reads_after_the_lease(patch: Patch) -> None:
+    """It answers reads for as long as it believes to lead."""
+    patch.setattr(Lease, "holds", lambda *_: True)
+    patch.setattr(Leader, "has_majority", lambda *_: True)
+
+
+def forgets_its_promises(patch: Patch) -> None:
+    """A promise is in memory only. Leases hide that nearly always, so there are none here."""
+    without_time(patch)
+
+    def promise(self: Acceptor, store: Store, ballot: Ballot) -> None:
+        self.promised = ballot
+
+    patch.setattr(Acceptor, "promise", promise)
+
+
+def forgets_sessions(patch: Patch) -> None:
+    """The machine executes a repetition again."""
+    execute = KeyValueMachine.execute
+
+    def forgetful(self: KeyValueMachine, operation: Operation, time_s: float) -> Any:
+        return execute(self, Operation(operation.command), time_s)
+
+    patch.setattr(KeyValueMachine, "execute", forgetful)
+
+
+def leaves_sessions_behind(patch: Patch) -> None:
+    """A slot moves without its session table."""
+    whole = KeyValueMachine.slot_records
+
+    def without(self: KeyValueMachine, slot: int, after: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        return (record for record in whole(self, slot, after) if record[0][3:4] != b"s")
+
+    patch.setattr(KeyValueMachine, "slot_records", without)
+
+
+BREAKS: list[tuple[Callable[[Patch], None], Kind]] = [
+    (serves_reads_after_the_lease, "paxos"),
+    (forgets_its_promises, "paxos"),
+    (forgets_sessions, "paxos"),
+    (leaves_sessions_behind, "sharded"),
+]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("break_", "kind"), BREAKS, ids=lambda value: getattr(value, "__name__", value))
+def test_a_broken_service_is_caught(break_: Callable[[Patch], None], kind: Kind, monkeypatch: Patch) -> None:
+    break_(monkeypatch)
+    for seed in range(SEEDS):
+        cluster = Cluster(kind, seed, hosts=3 if kind == "paxos" else 5, lossy=kind == "sharded")
+        cluster.run()
+        if find_violation(cluster.history()) is not None:
+            return
+    pytest.fail(f"{SEEDS} seeds show nothing")
