@@ -36,6 +36,9 @@ ROUTER = "redis"
 READ_BYTES = 64 * 1024
 """Taken from a socket at once."""
 
+COMMANDS_AT_ONCE = 512
+"""Handed to the router in one message, or a few more: a handler stays short."""
+
 
 class Listener(msgspec.Struct, frozen=True):
     """Where clients come in, and where they are sent to from there."""
@@ -178,11 +181,15 @@ class RedisBinding:
 
     def _hand_over(self) -> None:
         ready, self._ready = self._ready, {}
-        batches = []
+        batches: list[tuple[int, list[Command], int]] = []
+        together = 0
         for connection in ready:
             commands, size_bytes = connection.take()
-            if commands:
-                batches.append((connection.number, commands, size_bytes))
+            batches.append((connection.number, commands, size_bytes))
+            together += len(commands)
+            if together >= COMMANDS_AT_ONCE:
+                self._host.deliver(ROUTER, Asked(tuple(batches)))
+                batches, together = [], 0
         if batches:
             self._host.deliver(ROUTER, Asked(tuple(batches)))
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from kv.operations import OK, Outcome
+from kv.redis.binding import redis_port
+from kv.redis.directory import Directory
 from kv.redis.dispatch import RETRY_S
-from kv.redis.router import LOOK_S, PATIENCE_S
+from kv.redis.router import LOOK_S, PATIENCE_S, Router
 from kv.sharding.config import move
 from kv.slots import slot_of
 from tests.kv.redis.desk import Desk, commands_of
@@ -396,3 +400,12 @@ def test_a_host_without_clients_asks_nobody() -> None:
     desk.submits("s2/ctl")
     desk.run(10.0)
     assert desk.submits("s2/ctl") == []
+
+
+def test_a_host_with_a_redis_port_can_be_simulated() -> None:
+    """Nobody connects there, but the plan is the same one."""
+    router = partial(Router, Directory(configuration_of(HERE)))
+    plan = plan_of({"s1": {"redis": router}}, bindings={"s1": [redis_port(["s1"])]})
+    world = World(plan)
+    world.run_until(5.0)
+    assert isinstance(world.node("s1/redis"), Router)
