@@ -91,7 +91,7 @@ def check_all(service: Service, number: int) -> None:
     service.check()
 
 
-@pytest.mark.sweep(6)
+@pytest.mark.sweep(3)
 def test_moves_without_faults(seed: int) -> None:
     rng = Random(seed)
     made = service(seed)
@@ -105,7 +105,7 @@ def test_moves_without_faults(seed: int) -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.sweep(12)
+@pytest.mark.sweep(6)
 def test_moves_with_crashes_and_partitions(seed: int) -> None:
     rng = Random(seed)
     made = service(seed, timings=Timings(chunk_bytes=rng.choice([600, 36 * 1024])))
@@ -117,7 +117,7 @@ def test_moves_with_crashes_and_partitions(seed: int) -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.sweep(8)
+@pytest.mark.sweep(4)
 def test_moves_with_lost_requests_and_lost_replies(seed: int) -> None:
     rng = Random(seed)
     rules = [
