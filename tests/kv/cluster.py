@@ -20,6 +20,7 @@ from kv.machine import KeyValueMachine
 from kv.messages import CLIENT_MESSAGES, Answered, NotHere, Submit
 from kv.operations import Command
 from kv.paxos import Settings, paxos
+from kv.primary_backup import ViewService, primary_backup
 from kv.server import Replicate, Server
 from kv.sharding.config import Configuration, join
 from kv.sharding.machine import ShardMachine
@@ -50,7 +51,7 @@ from underlay.node import Address, Context, Node, Timer
 from underlay.simulation import Rule, World, every_pair, plan_of
 
 Faults = tuple[AnyFault, ...]
-Kind = Literal["solo", "paxos", "sharded"]
+Kind = Literal["solo", "primary-backup", "paxos", "sharded"]
 Draw = Callable[[Random, bytes], Command]
 """A command, given an atom (`kv.checking.register`) that no other command has."""
 
@@ -178,13 +179,11 @@ class Trouble(msgspec.Struct, frozen=True):
     end: Faults
 
 
-def misfortune(rng: Random, hosts: Sequence[str], clients: Sequence[str]) -> list[Trouble]:
+def misfortune(rng: Random, hosts: Sequence[str], clients: Sequence[str], disks: int) -> list[Trouble]:
     """Troubles of hosts, about one a second, overlapping at will: but a device is down for one reason at a
-    time, and in one run at most one disk is lost or rots (a group of three cannot do without two, one of one
-    not without any)."""
+    time, and at most so many disks are lost or rot."""
     troubles: list[Trouble] = []
     down_until_s = dict.fromkeys(hosts, 0.0)
-    disks = 1 if len(hosts) > 1 else 0
     from_s = BEGIN_S
     while (from_s := from_s + rng.uniform(0.2, 1.6)) < CALM_S - 0.3:
         to_s = min(from_s + rng.uniform(0.5, 3.0), CALM_S)
@@ -273,7 +272,10 @@ class Cluster:
             directory = self._add_shards(devices, replicate, shard)
         else:
             members = [f"{host}/g1" for host in self.hosts]
-            group = Solo if kind == "solo" else replicate(members)
+            group: Replicate = Solo if kind == "solo" else replicate(members)
+            if kind == "primary-backup":
+                devices["v"] = {"views": lambda: ViewService(members)}
+                group = primary_backup("v/views")
             for host in self.hosts:
                 devices[host]["g1"] = lambda: Server("g1", group, KeyValueMachine())
             directory = partial(Static, members)
@@ -282,7 +284,9 @@ class Cluster:
             does = reads if client == self.clients[0] else draw
             devices[client] = {"shopper": partial(_shopper, directory, patience, does, pause_s)}
         ppm = DRIFT_RATIO * 1e6
-        self.troubles = misfortune(rng, self.hosts, self.clients)
+        # A group of three cannot do without two disks; a primary whose backup is not ready, without none.
+        disks = 1 if kind in ("paxos", "sharded") else 0
+        self.troubles = misfortune(rng, self.hosts, self.clients, disks)
         plan = plan_of(
             devices,
             every_pair(devices),

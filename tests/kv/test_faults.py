@@ -12,7 +12,7 @@ def test_a_group_of_one_is_linearizable(seed: int) -> None:
     Cluster("solo", seed).check()
 
 
-@pytest.mark.sweep(40, fresh=20)
+@pytest.mark.sweep(30, fresh=10)
 def test_paxos_is_linearizable(seed: int) -> None:
     Cluster("paxos", seed).check()
 
@@ -22,9 +22,19 @@ def test_paxos_of_five_is_linearizable(seed: int) -> None:
     Cluster("paxos", seed, hosts=5).check()
 
 
-@pytest.mark.sweep(40, fresh=20)
+@pytest.mark.sweep(30, fresh=10)
 def test_paxos_is_linearizable_though_requests_and_replies_are_lost(seed: int) -> None:
     Cluster("paxos", seed, lossy=True).check()
+
+
+@pytest.mark.sweep(25, fresh=10)
+def test_primary_and_backup_are_linearizable(seed: int) -> None:
+    Cluster("primary-backup", seed).check()
+
+
+@pytest.mark.sweep(25, fresh=10)
+def test_primary_and_backup_are_linearizable_though_requests_and_replies_are_lost(seed: int) -> None:
+    Cluster("primary-backup", seed, lossy=True).check()
 
 
 @pytest.mark.sweep(25, fresh=10)
