@@ -13,7 +13,8 @@ from kv.redis.dispatch import RETRY_S
 from kv.redis.router import LOOK_S, PATIENCE_S, Router
 from kv.sharding.config import move
 from kv.slots import slot_of
-from tests.kv.redis.desk import Desk, commands_of
+from tests.kv.redis.desk import Desk, commands_of, configuration_of
+from underlay.simulation import World, plan_of
 
 HERE = {"g1": ["s1", "s2", "s3"]}
 """One group, of which the router's host has a replica."""
