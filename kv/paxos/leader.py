@@ -62,8 +62,10 @@ class Leader:
         self._reads: deque[tuple[int, Token]] = deque()
         """Reads, and the heartbeat round that must be confirmed for each."""
         self._newcomer: tuple[Member, Address] | None = None
+        self._draining = False
+        """A newcomer is ready: nothing new is proposed until nothing is under way."""
         self._changing = False
-        """The membership is about to change: nothing new is proposed until it has, and then by Phase 1
+        """A Reconfigure is under way: nothing new is proposed until it is chosen, and then by Phase 1
         anew."""
 
     def open(self, ctx: Context, found: Sequence[bytes | None], promised: dict[Member, int]) -> None:
@@ -105,7 +107,7 @@ class Leader:
         self._flush_due = False
         room = self._settings.in_flight_max - (self._last - self._acceptor.chosen)
         entries: list[bytes] = []
-        while self._batcher and len(entries) < room and not self._changing:
+        while self._batcher and len(entries) < room and not self._changing and not self._draining:
             operations, shares = self._batcher.take()
             entries.append(encode_entry(Entry(ctx.now, operations)))
             self._shares[self._last + len(entries)] = shares
@@ -207,22 +209,22 @@ class Leader:
             known.reached(ctx, 0)
             known.begin_snapshot(ctx)
         known.send_again_if_stuck(ctx)  # the empty do not answer heartbeats
-        if self._newcomer is None or self._newcomer[0].address == newcomer.address:
+        if not empty and (self._newcomer is None or self._newcomer[0].address == newcomer.address):
             self._newcomer = (newcomer, replaces)
 
     def change_members(self, ctx: Context) -> None:
         """Propose the change when the newcomer is ready and nothing is under way."""
-        if self._newcomer is None or not self.in_office:
+        if self._newcomer is None or self._changing or not self.in_office:
             return
         newcomer, replaces = self._newcomer
-        follower = self._follower(newcomer)
-        if follower is None or follower.through is None or follower.snapshot is not None:
-            return
-        if not self._changing and follower.through >= self._acceptor.chosen - _NEARLY:
-            self._changing = True
-        if self._changing and self._last == self._acceptor.chosen:
+        follower, chosen = self._follower(newcomer), self._acceptor.chosen
+        ready = follower is not None and follower.snapshot is None and follower.through is not None
+        near = ready and (follower.through or 0) >= chosen - _NEARLY
+        self._draining = ready and (self._draining or near)  # one that went away holds nobody up
+        if self._draining and self._last == chosen:
             staying = [m for m in self.members if m.address not in (newcomer.address, replaces)]
             self._newcomer = None
+            self._changing = True
             self._append(ctx, [encode_entry(Entry(ctx.now, members=tuple(sorted([*staying, newcomer]))))])
 
     # ------------------------------------------------------------------------------------------------ helpers

@@ -382,7 +382,8 @@ class Paxos:
             self._greet(ctx)
 
     def _greet(self, ctx: Context) -> None:
-        self._newcomer.greet(ctx, empty=not self._in_group)
+        if not self._in_group or self._owner.complete:
+            self._newcomer.greet(ctx, empty=not self._in_group)
         ctx.set_timer(_GREET, self.settings.heartbeat_s)
 
     def _on_greet(self, ctx: Context, sender: Address, greet: m.Greet) -> None:

@@ -78,10 +78,6 @@ class Group:
         for fault in faults:
             self.world.apply(fault)
 
-    def wipe(self, name: str) -> None:
-        """The disk of a crashed device is exchanged for an empty one."""
-        self.world.hosts[name].disk._durable.clear()
-
     def send(self, name: str, *commands: Command, session: int = 0, sequence: int = 0) -> int:
         """Ask a replica; returns the question's number."""
         return self.ask(name, submit(0, *commands, session=session, sequence=sequence))
@@ -140,6 +136,14 @@ class Group:
 
     def followers(self) -> list[str]:
         return [name for name in self.up() if not self.replica(name).leading]
+
+    def messages_sent(self) -> dict[str, int]:
+        """How many of each kind, the last second's not all among them."""
+        counts: dict[str, int] = {}
+        for record in self.world.records():
+            if record["event"] == "messages-sent":
+                counts[record["message"]] = counts.get(record["message"], 0) + record["count"]
+        return counts
 
     def restart(self, names: Iterable[str]) -> None:
         self.apply(*[Restart(name) for name in names])

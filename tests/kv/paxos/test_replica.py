@@ -5,7 +5,8 @@ from kv.operations import OK, Outcome
 from kv.paxos import Settings
 from tests.kv.paxos.group import Agreement, Group, commands
 from tests.kv.small import submit
-from underlay.faults import Crash, Heal, OneWayCut, Partition, Restart
+from underlay.clock import DeviceClock
+from underlay.faults import Crash, Heal, LoseDisk, OneWayCut, Partition, Pause, Restart, Resume, RotDisk
 
 
 def test_a_group_is_founded_elects_a_leader_and_executes() -> None:
@@ -110,7 +111,7 @@ def test_a_replica_that_lost_its_disk_votes_again_only_when_caught_up() -> None:
     lost = group.followers()[0]
     disk = group.replica(lost).me.disk
     group.apply(Crash(lost))
-    group.wipe(lost)
+    group.apply(LoseDisk(lost))
     group.apply(Restart(lost))
     agreement.run(3.0)
     replica = group.replica(lost)
@@ -128,7 +129,7 @@ def test_two_of_three_that_lost_their_disks_found_no_group_of_their_own() -> Non
     group.do((b"SET", b"a", b"1"))
     for name in group.names[:2]:
         group.apply(Crash(name))
-        group.wipe(name)
+        group.apply(LoseDisk(name))
         group.apply(Restart(name))
     group.run(5.0)
     assert group.leaders() == []
@@ -187,3 +188,88 @@ def test_groups_of_any_size_survive_a_minority() -> None:
         group.apply(*[Crash(name) for name in group.names[:faulty]])
         group.run(3.0)
         assert group.do((b"GET", b"a")) == (Outcome(b"1"),)
+
+
+def test_damage_is_found_at_the_restart_and_counts_as_a_lost_disk() -> None:
+    group = Group()
+    agreement = Agreement(group)
+    group.run(2.0)
+    group.do(*commands(b"a", 50))
+    rotten = group.followers()[0]
+    disk = group.replica(rotten).me.disk
+    group.apply(Crash(rotten), RotDisk(rotten), Restart(rotten))
+    agreement.run(3.0)
+    assert group.replica(rotten).me.disk != disk
+    assert group.replica(rotten).me in group.replica(group.leader()).execution.members
+    assert group.machine(rotten).records == group.machine(group.leader()).records
+
+
+def test_the_log_and_the_store_stay_bounded() -> None:
+    settings = Settings(checkpoint_operations=50, checkpoint_entries=50, retained_entries=30)
+    group = Group(settings=settings)
+    group.run(2.0)
+    for round_ in range(6):
+        for number in range(100):
+            group.send(group.leader(), (b"SET", b"k%d" % (number % 10), b"%d" % round_))
+            group.run(0.005)
+        for name in group.names:
+            records = 80 + 10 + 5
+            assert len(group.replica(name).acceptor.log) <= 80
+            assert len(group.world.durable(f"{name}/g1")) <= records
+
+
+def test_a_leader_that_was_paused_answers_no_read_from_the_past() -> None:
+    """Its programs stood still while another was elected; the read waited in its kernel."""
+    group = Group()
+    group.run(2.0)
+    group.do((b"SET", b"a", b"old"))
+    old = group.leader()
+    group.apply(Pause(old))
+    read = group.send(old, (b"GET", b"a"))
+    group.run(2.0)
+    (new,) = [name for name in group.leaders() if name != old]
+    number = group.send(new, (b"SET", b"a", b"new"))
+    group.run(0.5)
+    assert group.outcomes(number) == (OK,)
+    group.apply(Resume(old))
+    group.run(1.0)
+    assert group.outcomes(read) in (None, (Outcome(b"new"),))
+
+
+def test_leases_hold_as_long_as_clocks_drift_no_more_than_they_may() -> None:
+    """The leader's clock is as slow, its followers' as fast as is allowed: its lease ends before they
+    lead."""
+    names, drift_ratio = ("s1", "s2", "s3"), 0.1
+    for slow in names:
+        clocks = {name: DeviceClock(drift_ppm=1e6 * drift_ratio * (-1) ** (name == slow)) for name in names}
+        group = Group(settings=Settings(drift_ratio=drift_ratio), clocks=clocks)
+        group.run(4.0)
+        old = group.leader()
+        group.apply(Partition((tuple(group.followers()),)))
+        others = [group.replica(name) for name in names if name != old]
+        held = [True]
+        while not any(replica.leads for replica in others):
+            held.append(lease_holds(group, old))
+            group.run(0.001)
+        assert not held[-1]
+
+
+def lease_holds(group: Group, name: str) -> bool:
+    leads = group.replica(name).leads
+    live = group.world.endpoints[f"{name}/g1"].live
+    assert live is not None
+    return leads is not None and leads.lease.holds(live.now, group.settings.lease_s)
+
+
+def test_a_write_costs_two_messages_a_follower() -> None:
+    """Accept and Accepted; that it is chosen travels with whatever comes next."""
+    group = Group()
+    group.run(3.0)
+    before = group.messages_sent()
+    for number in range(100):
+        group.send(group.leader(), (b"SET", b"a", b"%d" % number))
+        group.run(0.01)
+    group.run(1.0)
+    after = group.messages_sent()
+    sent = {kind: after[kind] - before.get(kind, 0) for kind in ("Accept", "Accepted")}
+    assert sent == {"Accept": 200, "Accepted": 200}
