@@ -19,3 +19,20 @@ class LeftOffice(Event, frozen=True, tag="left-office"):
     group: str
     unanswered: int
     """Questions that it had taken and could not answer."""
+
+
+class ViewBegan(Event, frozen=True, tag="view-began"):
+    """The view service decided on a new view."""
+
+    view: int
+    primary: str
+    backup: str
+    """Empty: none."""
+
+
+class ViewsLost(Event, frozen=True, tag="views-lost"):
+    """A server knows a later view than the view service, which has lost its disk or was given an old one. It
+    decides nothing more."""
+
+    view: int
+    known: int
