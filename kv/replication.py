@@ -14,7 +14,7 @@ deterministic: it knows nothing but its own state. Any machine runs on any repli
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from kv.operations import Command, Operation, Outcome
@@ -51,6 +51,10 @@ class Machine(Protocol):
     def wakes_at_s(self) -> float | None:
         """Log time at which something is due (a key expires) and the leader should propose `(b"@tick",)`."""
 
+    def referenced(self) -> Collection[bytes]:
+        """Digests of all large objects (`kv.objects`) that its state names, old versions and remembered
+        outcomes included."""
+
     def take_changes(self) -> Batch:
         """The records that changed since the last call (or `restore`); None for those that are gone."""
 
@@ -72,6 +76,11 @@ class Owner(Protocol):
 
     def took_office(self, ctx: Context) -> None:
         """This replica leads, and its machine has everything that was chosen before."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether this replica has everything that the group relies on beside the log, so that it may be
+        given a vote."""
 
     def left_office(self, ctx: Context) -> None:
         """It leads no more. Tokens that were not answered never will be; their operations may or may not be

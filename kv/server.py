@@ -8,13 +8,15 @@ that an operation is executed once is the machine's doing, because only what is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any, ClassVar
 
 import msgspec
 
 from kv.events import LeftOffice, TookOffice
+from kv.machine import Reference
 from kv.messages import CLIENT_MESSAGES, Answered, AskStatus, NotHere, Status, Submit
+from kv.objects import OBJECT_BYTES_MAX, OBJECT_MESSAGES, Objects
 from kv.operations import Command, Operation, Outcome
 from kv.replication import Machine, Owner, Replication, Token
 from kv.slots import SLOTS
@@ -22,11 +24,13 @@ from underlay.messages import Message, Protocol
 from underlay.node import Address, Context, Node, Timer, device_of
 
 VALUE_BYTES_MAX = 32 * 1024
-"""Of one argument of a command."""
+"""Of one argument of a command; SET takes more, and keeps it apart (`kv.objects`)."""
 OPERATION_BYTES_MAX = 40 * 1024
 """Of all of them: an operation travels in one entry of a log."""
-ANSWER_BYTES_MAX = 56 * 1024
+ANSWER_BYTES_MAX = 62 * 1024
 """Of the outcomes that go to another device in one message."""
+RESOLVE_S = 2.0
+"""How long an answer waits for a large object that is not on this host yet."""
 WAITING_MAX = 4096
 """Questions under way; further ones are turned away, so that a slow group makes its clients wait and not its
 memory grow."""
@@ -49,6 +53,14 @@ class Waiting(msgspec.Struct, frozen=True):
     """Outcomes of the operations that were not let in, by their place in the question."""
 
 
+class Unresolved(msgspec.Struct, frozen=True):
+    """An answer that waits for a large object."""
+
+    until_s: float
+    waiting: Waiting
+    outcomes: Sequence[Outcome]
+
+
 class Server(Node):
     """A replica of `group`.
 
@@ -68,22 +80,27 @@ class Server(Node):
         self.group = group
         self.machine = machine
         self.replication = replicate(self, machine)
-        types = (*CLIENT_MESSAGES, *self.messages, *self.replication.protocol)
+        self.objects = Objects(machine, self._members, self.holders)
+        types = (*CLIENT_MESSAGES, *OBJECT_MESSAGES, *self.messages, *self.replication.protocol)
         self.protocol = _protocol(types)  # type: ignore[misc]  # the class cannot know its replication's messages
         self._waiting: dict[Token, Waiting | Then] = {}
         self._tokens = 0
         self._tick_at_s: float | None = None
+        self._unresolved: list[Unresolved] = []
 
     # --------------------------------------------------------------------------------------------- as a node
 
     def on_start(self, ctx: Context) -> None:
         self.replication.on_start(ctx)
+        self.objects.on_start(ctx)
 
     def on_message(self, ctx: Context, sender: Address, message: Message) -> None:
         if isinstance(message, Submit):
             self.take(ctx, sender, message)
         elif isinstance(message, AskStatus):
             ctx.send(sender, self.status(message.number))
+        elif self.objects.on_message(ctx, sender, message):
+            self._answer_resolved(ctx)
         elif not isinstance(message, CLIENT_MESSAGES):
             self.replication.on_message(ctx, sender, message)
 
@@ -92,6 +109,8 @@ class Server(Node):
             self._tick_at_s = None
             if self.replication.leading:
                 self._tick_if_due(ctx)
+        elif self.objects.on_timer(ctx, timer):
+            self._answer_resolved(ctx)
         else:
             self.replication.on_timer(ctx, timer)
 
@@ -126,7 +145,7 @@ class Server(Node):
             admitted = [
                 operation for place, operation in enumerate(submit.operations) if place not in refused
             ]
-            replication.propose(ctx, admitted, self._remember(waiting))
+            self._propose(ctx, admitted, self._remember(waiting))
 
     def refuse(self, ctx: Context, submit: Submit, operation: Operation) -> Outcome | None:
         """The outcome of an operation that is not let in, or None. What else a service refuses it says in the
@@ -135,9 +154,11 @@ class Server(Node):
         if not command or command[0].startswith(b"@"):
             return Outcome(failure="ERR unknown command")
         sizes = [len(argument) for argument in command]
-        if max(sizes) > VALUE_BYTES_MAX or sum(sizes) > OPERATION_BYTES_MAX:
-            return Outcome(failure=f"ERR value larger than {VALUE_BYTES_MAX} bytes")
-        return None
+        if max(sizes) <= VALUE_BYTES_MAX and sum(sizes) <= OPERATION_BYTES_MAX:
+            return None
+        if _is_large(operation) and sum(sizes) <= OBJECT_BYTES_MAX:
+            return None
+        return Outcome(failure=f"ERR value larger than {VALUE_BYTES_MAX} bytes")
 
     def order(self, ctx: Context, *commands: Command, then: Then | None = None) -> None:
         """Propose commands of the service's own; only while leading. `then(ctx, outcomes)` follows, unless
@@ -162,6 +183,10 @@ class Server(Node):
         """Ranges of slots that it serves, both ends included."""
         return ((0, SLOTS - 1),)
 
+    def holders(self) -> Sequence[Address]:
+        """Who may have a large object that is missing here."""
+        return self._members()
+
     # ----------------------------------------------------------------------------- what the replication tells
 
     def applied(self, ctx: Context, token: Token, outcomes: Sequence[Outcome]) -> None:
@@ -181,16 +206,70 @@ class Server(Node):
         ctx.emit(TookOffice(self.group, str(self.replication.describe()["ballot"])))
         self._tick_if_due(ctx)
 
+    @property
+    def complete(self) -> bool:
+        return self.objects.complete
+
     def left_office(self, ctx: Context) -> None:
         ctx.emit(LeftOffice(self.group, len(self._waiting)))
         left, self._waiting = self._waiting, {}
+        self.objects.left_office()
         self._tick_at_s = None
         for waiting in left.values():
             if isinstance(waiting, Waiting):
                 leader = self.replication.leader or ""
                 ctx.send(waiting.sender, NotHere(waiting.submit.number, leader, "left office"))
 
+    # ------------------------------------------------------------------------------------------ large objects
+
+    def _propose(self, ctx: Context, operations: list[Operation], token: Token) -> None:
+        """Propose; where a value is large, once it is kept apart by a majority, and then its reference."""
+        large = [place for place, operation in enumerate(operations) if _is_large(operation)]
+        if not large:
+            self.replication.propose(ctx, operations, token)
+            return
+        left = len(large)
+
+        def kept(place: int, ctx: Context, reference: Reference | None) -> None:
+            nonlocal left
+            left -= 1
+            if reference is not None:
+                operation = operations[place]
+                _, key, _, *options = operation.command
+                command = (b"@SET", key, reference.encode(), *options)
+                operations[place] = Operation(command, operation.session, operation.sequence)
+            if left == 0 and token in self._waiting:
+                self._propose_kept(ctx, operations, token)
+
+        for place in large:
+            content = operations[place].command[2]
+            self.objects.keep(ctx, content, partial(kept, place))
+
+    def _propose_kept(self, ctx: Context, operations: list[Operation], token: Token) -> None:
+        if not any(_is_large(operation) for operation in operations):
+            self.replication.propose(ctx, operations, token)
+        else:
+            waiting = self._waiting.pop(token)
+            assert isinstance(waiting, Waiting)
+            failed = Outcome(failure="TRYAGAIN no majority keeps the value")
+            self._answer(ctx, waiting, [failed] * len(operations))
+
+    def _answer_resolved(self, ctx: Context) -> None:
+        """Answer what waited for an object that is here now, or has waited for too long."""
+        unresolved, self._unresolved = self._unresolved, []
+        for each in unresolved:
+            if ctx.now < each.until_s:
+                self._answer(ctx, each.waiting, each.outcomes, each.until_s)
+            else:
+                number = each.waiting.submit.number  # a write has taken place: only its answer is missing
+                ctx.send(each.waiting.sender, NotHere(number, ctx.address, "a large value is not here yet"))
+
     # ------------------------------------------------------------------------------------------------ helpers
+
+    def _members(self) -> tuple[Address, ...]:
+        members = self.replication.describe()["members"]
+        assert isinstance(members, tuple)
+        return members
 
     def _remember(self, waiting: Waiting | Then) -> Token:
         self._tokens += 1
@@ -206,7 +285,15 @@ class Server(Node):
         admitted = [op for place, op in enumerate(operations) if place not in waiting.refused]
         self._answer(ctx, waiting, [query(operation.command) for operation in admitted])
 
-    def _answer(self, ctx: Context, waiting: Waiting, outcomes: Sequence[Outcome]) -> None:
+    def _answer(
+        self, ctx: Context, waiting: Waiting, outcomes: Sequence[Outcome], until_s: float | None = None
+    ) -> None:
+        resolved = self.objects.resolved(ctx, outcomes)
+        if resolved is None:
+            until_s = ctx.now + RESOLVE_S if until_s is None else until_s
+            self._unresolved.append(Unresolved(until_s, waiting, outcomes))
+            return
+        outcomes = resolved
         if waiting.refused:
             admitted = iter(outcomes)
             places = range(len(waiting.submit.operations))
@@ -237,6 +324,12 @@ def _protocol(types: tuple[type[Message], ...]) -> Protocol:
 
 def _done(ctx: Context, outcomes: Sequence[Outcome]) -> None:
     """Nobody waits for this outcome."""
+
+
+def _is_large(operation: Operation) -> bool:
+    """Whether it is a SET whose value goes beside the log."""
+    command = operation.command
+    return len(command) >= 3 and command[0] == b"SET" and len(command[2]) > VALUE_BYTES_MAX
 
 
 def _that_fit(outcomes: Sequence[Outcome]) -> Sequence[Outcome]:

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 NOT_TAKEN = ("not leading", "busy")
 """Reasons of `NotHere` by which a replica says that it has not even begun."""
 
+COMMAND_BYTES_MAX = 63 * 1024
+"""Of a command's name and arguments together."""
+
 INQUIRY_S = 0.25
 """Between two questions of the directory."""
 
@@ -128,6 +131,10 @@ class Client(Generic[Ctx]):
         call = _Call(self._next(ctx), command, done, group, to, stale, slot_of(keys[0]) if keys else None)
         self._calls[call.number] = call
         deadline_s = self.patience.deadline_s if deadline_s is None else deadline_s
+        if sum(map(len, command)) > COMMAND_BYTES_MAX:
+            call.trouble = f"a command of over {COMMAND_BYTES_MAX} bytes does not fit a message"
+            ctx.set_timer((self._name, "deadline", call.number), 0.0)
+            return
         ctx.set_timer((self._name, "deadline", call.number), deadline_s)
         spec = COMMANDS.get(command[0])
         if spec is not None and not spec.writes:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from itertools import islice
 
@@ -176,6 +176,10 @@ class Keyspace:
         else:
             del self._references[reference.digest]
             self._unreferenced[reference.digest] = None
+
+    def referenced(self) -> Collection[bytes]:
+        """Digests of all objects that a version or an outcome names."""
+        return self._references.keys()
 
     def is_referenced(self, digest: bytes) -> bool:
         """Whether any version, old ones and remembered outcomes too, names this object."""

@@ -10,7 +10,7 @@ Reads are executed whenever they come, and change nothing. The session's record 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from kv.machine import keys, reading, records, strings
 from kv.machine.commands import COMMANDS, Refused, malformed, slot_of_keys
@@ -132,6 +132,9 @@ class KeyValueMachine:
         return self._space.drop(self._space.writable(slot), records_max)
 
     # ----------------------------------------------------------------------------------------- large objects
+
+    def referenced(self) -> Collection[bytes]:
+        return self._space.referenced()
 
     def is_referenced(self, digest: bytes) -> bool:
         """Whether any version, old ones and remembered outcomes too, names this object."""

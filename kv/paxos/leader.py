@@ -219,7 +219,7 @@ class Leader:
         newcomer, replaces = self._newcomer
         follower, chosen = self._follower(newcomer), self._acceptor.chosen
         ready = follower is not None and follower.snapshot is None and follower.through is not None
-        near = ready and (follower.through or 0) >= chosen - _NEARLY
+        near = follower is not None and (follower.through or 0) >= chosen - _NEARLY
         self._draining = ready and (self._draining or near)  # one that went away holds nobody up
         if self._draining and self._last == chosen:
             staying = [m for m in self.members if m.address not in (newcomer.address, replaces)]

@@ -110,7 +110,7 @@ class ShardServer(Server):
                     receiver.on_chunk(ctx, sender, message)
             case Taken():
                 if self._source is not None:
-                    self._source.on_taken(ctx, message)
+                    self._source.on_taken(ctx, sender, message)
             case AskTaken():
                 answer = taken_of(self.shards, message)
                 if answer is not None:
@@ -145,6 +145,11 @@ class ShardServer(Server):
 
     def slots(self) -> tuple[tuple[int, int], ...]:
         return compact(self.shards.slots_in(*SERVED))
+
+    def holders(self) -> Sequence[Address]:
+        """A slot's objects may still be with the group that it comes from."""
+        groups = self.shards.configuration.groups
+        return tuple(dict.fromkeys([*super().holders(), *(a for group in groups.values() for a in group)]))
 
     def status(self, number: int) -> Status:
         counts = {
@@ -220,6 +225,8 @@ class ShardServer(Server):
             ctx.send(self._controllers.present, Submit(self._asked_settled[0], (report,)))
 
     def _on_answered(self, ctx: Context, answer: Answered) -> None:
+        if len(answer.outcomes) != 1:
+            return
         (outcome,) = answer.outcomes
         if answer.number == self._asked_next and isinstance(outcome.value, bytes):
             self._asked_next = 0

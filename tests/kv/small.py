@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
@@ -46,6 +46,9 @@ class SmallMachine:
         if command[0] == b"DBSIZE":
             return Outcome(sum(key.startswith(_KEYS) for key in self.records))
         return Outcome(self.records.get(_KEYS + command[1]))
+
+    def referenced(self) -> Collection[bytes]:
+        return ()
 
     def take_changes(self) -> Batch:
         changes, self._changes = self._changes, {}
