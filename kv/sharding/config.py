@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
+from typing import Annotated
 
 import msgspec
 
@@ -16,7 +17,10 @@ from kv.slots import SLOTS
 from underlay.errors import InputError
 from underlay.node import Address
 
-Range = tuple[int, int]
+SlotNumber = Annotated[int, msgspec.Meta(ge=0, lt=SLOTS)]
+"""Checked where it comes out of a message."""
+
+Range = tuple[SlotNumber, SlotNumber]
 """Slots from the first to the last, both included."""
 
 NOBODY = ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from kv.sharding.config import Range
+from kv.sharding.config import Range, SlotNumber
 from underlay.messages import Message
 
 Records = tuple[tuple[bytes, bytes], ...]
@@ -17,7 +17,7 @@ Records = tuple[tuple[bytes, bytes], ...]
 class Part(msgspec.Struct, frozen=True, array_like=True):
     """Some records of one slot, in key order."""
 
-    slot: int
+    slot: SlotNumber
     after: bytes
     """The key of the last record before these; empty: these are the first."""
     records: Records
@@ -42,7 +42,7 @@ class Pull(Message, frozen=True, array_like=True, tag=70):
     configuration: int
     """The one that gives the slots to the receiver."""
     slots: tuple[Range, ...]
-    after: dict[int, bytes] = msgspec.field(default_factory=dict)
+    after: dict[SlotNumber, bytes] = msgspec.field(default_factory=dict)
     """Where it is not the beginning."""
 
 

@@ -17,7 +17,7 @@ A key therefore pauses from the source's `@release` to the receiver's `@install`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -25,7 +25,7 @@ import msgspec
 from kv.messages import NotHere
 from kv.operations import Command, Outcome
 from kv.server import Then
-from kv.sharding.config import compact, expand
+from kv.sharding.config import Range, compact, expand
 from kv.sharding.machine import (
     ShardMachine,
     SlotState,
@@ -125,7 +125,9 @@ class Receiver:
     def on_chunk(self, ctx: Context, sender: Address, chunk: Chunk) -> None:
         """Propose what came, and ask for more meanwhile."""
         seat = self._seat
-        if chunk.number != self._asked or chunk.configuration != seat.shards.configuration.number:
+        if chunk.number != self._asked or group_of(sender) != self.source:
+            return
+        if chunk.configuration != seat.shards.configuration.number:
             return
         self._asked_at_s = ctx.now
         if not chunk.more:
@@ -182,10 +184,12 @@ class Receiver:
     def _installed(self, ctx: Context, sender: Address, parts: Sequence[Part]) -> None:
         seat = self._seat
         self._installing -= 1
-        here = [part.slot for part in parts if part.last]
-        for slot in here:
-            self._whole.pop(slot, None)
-            self._after.pop(slot, None)
+        for part in parts:
+            if part.last:
+                self._whole.pop(part.slot, None)
+                self._after.pop(part.slot, None)
+        # Only what the machine says: the source deletes it.
+        here = [part.slot for part in parts if seat.shards.state(part.slot) is SlotState.OWNED]
         if here:
             ctx.send(sender, Taken(seat.shards.configuration.number, compact(here)))
             seat.arrived(ctx)
@@ -207,7 +211,7 @@ class Source:
         shards = self._seat.shards
         if pull.configuration != shards.configuration.number:
             return
-        slots = [part.slot for part in self._parts(expand(pull.slots), pull.after)]
+        slots = [part.slot for part in self._parts(self._given_to(sender, pull.slots), pull.after)]
         if any(shards.state(slot) is SlotState.LEAVING for slot in slots):
 
             def released(ctx: Context, outcomes: Sequence[Outcome]) -> None:
@@ -217,12 +221,12 @@ class Source:
         elif slots:
             self._send(ctx, sender, pull, slots)
 
-    def on_taken(self, ctx: Context, taken: Taken) -> None:
+    def on_taken(self, ctx: Context, sender: Address, taken: Taken) -> None:
         """The receiver has them."""
         shards = self._seat.shards
         if taken.configuration == shards.configuration.number:
-            frozen = (slot for slot in expand(taken.slots) if shards.state(slot) is SlotState.FROZEN)
-            self._taken.update(dict.fromkeys(frozen))
+            slots = self._given_to(sender, taken.slots)
+            self._taken.update((slot, None) for slot in slots if shards.state(slot) is SlotState.FROZEN)
             self.drop(ctx)
 
     def drop(self, ctx: Context) -> None:
@@ -244,6 +248,11 @@ class Source:
             ctx.send(self._seat.anybody(group), AskTaken(shards.configuration.number, compact(slots)))
 
     # ------------------------------------------------------------------------------------------------ helpers
+
+    def _given_to(self, receiver: Address, ranges: Iterable[Range]) -> Iterator[int]:
+        """Those of these slots that are the receiver's group's in this configuration."""
+        group, owner_of = group_of(receiver), self._seat.shards.owner_of
+        return (slot for slot in expand(ranges) if owner_of(slot) == group)
 
     def _send(self, ctx: Context, receiver: Address, pull: Pull, slots: Iterable[int]) -> None:
         shards, after = self._seat.shards, dict(pull.after)
@@ -291,6 +300,11 @@ class Source:
         }
         self.drop(ctx)
         self._seat.moved(ctx)
+
+
+def group_of(replica: Address) -> str:
+    """The group of a replica's address. What comes from outside has no such address."""
+    return replica.partition("/")[2]
 
 
 def taken_of(shards: ShardMachine, asked: AskTaken) -> Message | None:

@@ -320,3 +320,22 @@ def test_a_question_for_a_slot_that_does_not_come_is_told_to_try_again() -> None
     service.run(3.0)
     assert service.clerk().pending is not None, "no false answer"
     assert service.clerk().redirections["TRYAGAIN"] >= 1
+
+
+def test_nobody_but_the_receiver_can_have_a_slot_deleted() -> None:
+    service = Service(groups={"g1": ["s1"], "g2": ["s2"]}, tamper=[Rule((Chunk,), lost_ratio=1.0)])
+    service.settle(1)
+    (key,) = keys_in(0, 0, 1)
+    write(service, [key])
+    service.do((b"BH.MOVE", b"0", b"g2"))
+    service.run(1.0)
+    source = service.replica("s1/g1")
+    assert source.shards.state(0) is SlotState.FROZEN
+    for stranger in ("s1/g1", "s3/g3", "clerk0/clerk", "somebody outside"):
+        service.world.inject("s1/g1", Taken(2, ((0, SLOTS - 1),)), stranger)
+        service.world.inject("s1/g1", Answered(1, ()), stranger)
+    service.run(1.0)
+    assert source.shards.state(0) is SlotState.FROZEN
+    service.world.inject("s1/g1", Taken(2, ((0, 0),)), "s2/g2")
+    service.run(0.1)
+    assert source.shards.state(0) is SlotState.ABSENT
