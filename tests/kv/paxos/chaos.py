@@ -184,7 +184,7 @@ def misfortune(group: Group, rng: Random, agreement: Agreement, faults: int) -> 
     world, names = group.world, group.names
     for _ in range(faults):
         down = [name for name in names if name not in group.up()]
-        kind = rng.randrange(11)
+        kind = rng.randrange(13)
         name, other = rng.sample(names, 2)
         if kind <= 2 and name not in down:
             world.apply(Crash(name))
@@ -205,11 +205,26 @@ def misfortune(group: Group, rng: Random, agreement: Agreement, faults: int) -> 
             world.apply(Resume(name))
         elif kind == 8:
             world.apply(Degrade(name, other, {"loss_ratio": 0.2, "delay_ms": 30.0}))
-        elif kind == 9:
+        elif kind <= 10 and group.leaders():
+            fall_silent(group, rng, agreement)
+        elif kind == 11:
             world.apply(SlowDisk(name, rng.choice([1.0, 20.0])))
         else:
             world.apply(Heal())
         agreement.run(rng.random() * rng.choice([0.01, 0.1, 0.5, 2.0]))
+
+
+def fall_silent(group: Group, rng: Random, agreement: Agreement) -> None:
+    """A leader reaches few of its followers any more, and then none: what it proposed last, few have."""
+    leader = group.leaders()[0]
+    others = [name for name in group.names if name != leader]
+    for name in rng.sample(others, rng.randrange(1, len(others))):
+        group.world.apply(OneWayCut(leader, name))
+    agreement.run(rng.random() * 0.3)
+    if len(group.up()) == len(group.names):
+        group.world.apply(Crash(leader))
+    else:
+        group.world.apply(Partition(((leader,),)))
 
 
 def is_whole(group: Group, but: str) -> bool:
