@@ -173,6 +173,15 @@ def lines(summaries: Sequence[Summary], outages_max: int | None = None) -> list[
     add(part, "load, max / mean", lambda s: s.load.max_over_mean, plain, "less")
     add(part, "energy / radio node", lambda s: s.energy.all.mean_j, joules, "less")
     add(part, "first battery empty", lambda s: s.energy.lifetime_s, seconds, "more")
+    kinds = dict.fromkeys(summary.tier.kind for summary in summaries)
+    if any(kind != "sink" for kind in kinds):
+        part = f"Storage tier, {' and '.join(kinds)}"
+        add(part, "kept of what reached it", lambda s: s.tier.kept_ratio, percent, "more")
+        add(part, "acknowledged, then lost", lambda s: s.tier.lost, count, "less")
+        add(part, "latency p50", lambda s: never(s.tier.p50_s), seconds, "less")
+        add(part, "latency p99", lambda s: never(s.tier.p99_s), seconds, "less")
+        add(part, "time unavailable", lambda s: s.tier.unavailable_s, seconds, "less")
+        add(part, "longest at a time", lambda s: s.tier.longest_s, seconds, "less")
     part = "Caches"
     add(part, "hit ratio", lambda s: s.cache.hit_ratio if s.cache else None, percent, None)
     add(

@@ -37,6 +37,11 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True):
     bytes_on_air: int
     """On the tier's own links, which count nowhere else."""
 
+    @property
+    def kept_ratio(self) -> float | None:
+        """None where nothing was given."""
+        return self.kept / self.given if self.given else None
+
 
 def tier(readings: Readings) -> Tier:
     """The storage tier's part in a run."""
