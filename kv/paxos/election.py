@@ -91,6 +91,11 @@ class Election:
         self._put_off(ctx)
         ctx.set_timer(ELECTION, self._due_s - ctx.now)
 
+    def stand_soon(self, ctx: Context, delay_s: float) -> None:
+        """There is no leader to wait for."""
+        self._due_s = ctx.now + delay_s
+        ctx.set_timer(ELECTION, delay_s)
+
     def heard(self, ctx: Context, leader: Address) -> None:
         """A leader lives, and relies on being the only one for a while."""
         self.candidacy = self._asked_by = None
@@ -148,8 +153,7 @@ class Election:
             self.stand(ctx)
         elif self.candidacy is not None and self.candidacy.ballot == refused.ballot:
             self.candidacy = None
-            self._due_s = ctx.now + self._timeout_s * ctx.rng.random() / 4.0
-            ctx.set_timer(ELECTION, self._due_s - ctx.now)
+            self.stand_soon(ctx, self._timeout_s * ctx.rng.random() / 4.0)
 
     def _prepare(self, ctx: Context, candidacy: Candidacy) -> None:
         acceptor, replica = self._acceptor, self._replica

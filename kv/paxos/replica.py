@@ -405,7 +405,7 @@ class Paxos:
         if founders is not None:
             self.execution.found(self.disk(ctx), founders)
             self.ask_others(ctx, m.Founded(founders))
-            self.election.stand(ctx)
+            self.election.stand_soon(ctx, 0.0 if len(founders) == 1 else self.settings.heartbeat_s)
 
     def _on_founded(self, ctx: Context, sender: Address, founded: m.Founded) -> None:
         if not self._in_group and self._newcomer.accepts(founded):
