@@ -96,7 +96,8 @@ class Sharded:
         return self._controller if group == CONTROLLER else self.groups.get(group, ())
 
     def moved(self, slot: int, group: str) -> None:
-        if self._owners:
+        # A late word about a group that has left since would lead nowhere, and no newer map would correct it.
+        if self._owners and group in self.groups:
             self._owners[slot] = group
 
     def question(self) -> tuple[Sequence[Address], Operation]:
