@@ -213,7 +213,7 @@ def summary_of(readings: Readings) -> Summary:
         by_kind=_by_kind(pairs),
         age=age(curves, start_s, stop_s, threshold_s=manifest.deadline_s),
         traffic=traffic(readings, pairs),
-        links=link_traffic({**readings.usage, **readings.tier_usage}),
+        links=link_traffic(readings.usage),
         load=load(readings),
         energy=energy_use(readings, down_times(found, manifest.duration_s)),
         cache=cache_use(readings.answers, readings.origin_requests),

@@ -101,8 +101,8 @@ def _device(
     axes = canvas.axes
     plain = role == "birdhouse"
     edge = ALERT if crashed else INK
-    marker = "s" if role == "sink" else "o"
-    size = (5.0 if small else 8.0) if plain else 12.0
+    marker = "s" if role in ("sink", "storage") else "o"
+    size = (5.0 if small else 8.0) if plain or role == "storage" else 12.0
     fill = INK if role == "sink" else PAPER
     axes.plot(
         [x], [y], marker, color=fill, markersize=size, markeredgecolor=edge, zorder=4,
