@@ -1,7 +1,7 @@
 """The backup's work in one view: take the primary's state, then log what it forwards, in order.
 
 It executes what the primary says is chosen, so that it shows nothing that may be lost, and is quick to take
-over. It refuses whoever is not its view's primary, by saying nothing: silence is what a deposed primary hears.
+over. It refuses whoever is not its view's primary by saying nothing: silence is what a deposed primary hears.
 """
 
 from __future__ import annotations

@@ -83,14 +83,16 @@ class Peer:
         self._owes(ctx)
 
     def tick(self, ctx: Context) -> None:
-        """Now and then: send again what must have been lost, with growing patience, for a slow link must not
-        be filled with repetitions; and tell what was chosen last."""
+        """Now and then: send again what must have been lost, on a new stream, because one that a cut has
+        broken may wait ever longer before it tries again. Patience grows, for a link that is merely slow must not be
+        filled with repetitions. And tell what was chosen last."""
         if self.lease.waiting:
             self.ask(ctx)
         owes = self.stage is Stage.TRANSFER or self._sent > self.through
         if owes and ctx.now - self._moved_s > self._patience_s:
             self._moved_s = ctx.now
             self._patience_s *= 2.0
+            ctx.give_up(self._address)
             if self.stage is Stage.TRANSFER:
                 ctx.send(self._address, self._chunk)
             else:
