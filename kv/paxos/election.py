@@ -30,6 +30,7 @@ from underlay.node import Address, Context, Timer
 from underlay.store import Store
 
 ELECTION: Timer = ("replication", "election")
+_TRIES_MAX = 64
 
 
 class Candidate(Protocol):
@@ -76,6 +77,8 @@ class Election:
         self._due_s = 0.0
         self._highest_round = 0
         """Of the ballots that others refused this one for."""
+        self._tries = 0
+        """Questions asked since a leader was heard of."""
         self._asked_by: Address | None = None
         """Who was promised something last, and has not led since."""
 
@@ -99,6 +102,7 @@ class Election:
     def heard(self, ctx: Context, leader: Address) -> None:
         """A leader lives, and relies on being the only one for a while."""
         self.candidacy = self._asked_by = None
+        self._tries = 0
         self._restraint.heard(leader, ctx.now, self._timeout_s)
         self._put_off(ctx)
 
@@ -169,6 +173,7 @@ class Election:
     def _lead_if_prepared(self, ctx: Context, candidacy: Candidacy) -> None:
         if candidacy.prepared:
             self.candidacy = None
+            self._tries = 0
             ctx.cancel_timer(ELECTION)
             self._replica.lead(ctx, candidacy)
 
@@ -228,4 +233,7 @@ class Election:
         self._due_s = ctx.now + self._timeout_s * (1.0 + 0.5 * ctx.rng.random())
 
     def _wait_for_votes(self, ctx: Context) -> None:
-        ctx.set_timer(ELECTION, self._timeout_s * (0.5 + 0.25 * ctx.rng.random()))
+        """Ask again soon, for a question may get lost, and then ever later, for answers may be long."""
+        self._tries += 1
+        wait_s = self._timeout_s * (0.25 + 0.25 * ctx.rng.random())
+        ctx.set_timer(ELECTION, wait_s * (1 + min(self._tries, _TRIES_MAX) // 4))

@@ -163,20 +163,20 @@ def test_a_member_whose_place_was_taken_disturbs_nobody() -> None:
 
 
 def test_lease_reads_ask_nobody_and_without_a_lease_a_majority_is_asked() -> None:
-    group = Group(settings=Settings(drift_ratio=0.5))  # the lease ends long before the office
-    group.run(2.0)
+    group = Group(settings=Settings(election_timeout_s=2.0, drift_ratio=0.5))  # it leads on without its lease
+    group.run(5.0)
     group.do((b"SET", b"a", b"1"))
     leader = group.leader()
     number = group.send(leader, (b"GET", b"a"))
     group.run(0.0025)  # to the leader and back
     assert group.outcomes(number) == (Outcome(b"1"),)
     group.apply(*[OneWayCut(name, leader) for name in group.followers()])
-    group.run(0.3)
+    group.run(1.0)
     number = group.send(leader, (b"GET", b"a"))
     group.run(0.01)
     assert group.replies(number) == []
     group.apply(Heal())
-    group.run(0.2)
+    group.run(0.5)
     assert group.outcomes(number) == (Outcome(b"1"),)
 
 
