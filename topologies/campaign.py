@@ -21,7 +21,7 @@ from topologies.results import CaseRecord, Comparison, write_csv
 from topologies.runner import Say, quiet, run_experiment, write_page
 from topologies.spec import Spec
 from topologies.spec_file import load_spec, naming
-from topologies.victims import busiest_first, killing, random_order
+from topologies.victims import busiest_first, candidates, killing, random_order
 from underlay.errors import InputError
 
 Settings = Mapping[str, Sequence[Any]]
@@ -159,9 +159,10 @@ def _kills(kill: int | None) -> Sequence[int | None]:
 
 
 def _check_kill(kill: int | None, experiment: Experiment) -> None:
-    most = len(experiment.topology.roles) - 1
+    most = len(candidates(experiment.topology))
     if kill is not None and not 1 <= kill <= most:
-        raise InputError(f"{kill} machines cannot fail", key="--kill", hint=f"1 to {most}: all but the sink")
+        hint = f"1 to {most}: all but the sink"
+        raise InputError(f"{kill} machines cannot fail", key="--kill", hint=hint)
 
 
 def _settings_label(settings: Mapping[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """Who fails when survivability is asked for: `compare --kill K`.
 
 Victims crash for good, all at once, a quarter into the counted time, and the spec's own faults are left out;
-the sink is never one of them. What the survivors still deliver is `topologies.metrics.survivability`'s.
+the sink and what is behind it are never among them. What the survivors still deliver is `topologies.metrics.survivability`'s.
 """
 
 from __future__ import annotations
@@ -31,18 +31,23 @@ def kill_time_s(spec: Spec) -> float:
     return round(first_s + (last_s - first_s) / 4, 3)
 
 
+def candidates(topology: Topology) -> list[str]:
+    """Who can be asked to fail: all machines but the sink and the storage tier's hosts."""
+    spared = {topology.sink, *topology.storage}
+    return [device for device in topology.roles if device not in spared]
+
+
 def random_order(topology: Topology, seed: int) -> list[str]:
-    """All machines but the sink, shuffled; the first k fail. The same in every architecture."""
-    order = [device for device in topology.roles if device != topology.sink]
+    """All candidates, shuffled; the first k fail. The same in every architecture."""
+    order = candidates(topology)
     seeded(seed, "kill").shuffle(order)
     return order
 
 
 def busiest_first(topology: Topology, trace: Path) -> list[str]:
-    """All machines but the sink, by the bytes they sent in a run without failures."""
+    """All candidates, by the bytes they sent in a run without failures."""
     sent: Counter[str] = Counter()
     for record in read_trace(trace):
         if record["event"] == "link-usage":
             sent[record["source"]] += record["bytes_on_air"]
-    order = [device for device in topology.roles if device != topology.sink]
-    return sorted(order, key=lambda device: (-sent[device], device))
+    return sorted(candidates(topology), key=lambda device: (-sent[device], device))

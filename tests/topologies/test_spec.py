@@ -188,7 +188,7 @@ def test_an_override_replaces_one_key(key: str, value: object, found: object) ->
     ("key", "message"),
     [
         ("sensor[9].period_s", "there is no element '9' (there are 0 to 2)"),
-        ("fault.x.at_s", "there is no element 'x' (there are 0 to 1)"),
+        ("fault.x.at_s", "there is no element 'x' (there are 0 to 2)"),
         ("seed.x", "'seed' is a value, not a table"),
         ("links.radoi.loss_ratio", "unknown key (did you mean 'radio'?)"),
     ],

@@ -87,7 +87,7 @@ class Streams:
             client.there.launch(client.here, RESET_BYTES, False, client.reset, None, None)
             return
         server = client.remote
-        if server is None or server.owner is not endpoint.live:
+        if server is None or server.owner is not endpoint.live or server.state == CLOSED:
             server = client.remote = Stream(self, endpoint.live, client.owner.address, ACCEPTING)
             server.remote = client
             known = endpoint.live.streams.get(server.peer)

@@ -17,7 +17,7 @@ from tests.underlay.simulation.actors import (
     says,
     usage,
 )
-from underlay.faults import Crash, Heal, LinkDown, Pause, Restart, Resume
+from underlay.faults import Crash, Heal, LinkDown, OneWayCut, Pause, Restart, Resume
 from underlay.link import LinkSpec
 from underlay.messages import Message
 from underlay.node import Address, Context
@@ -336,3 +336,19 @@ def test_a_stream_that_is_given_up_opens_anew_and_waits_for_no_retransmission() 
     assert numbers(world, "b/x") == [0, 2]
     assert actor(world, "a/x").down == []
     assert [peer for _, peer in actor(world, "b/x").down] == ["a/x"]
+
+
+def test_a_handshake_begins_anew_where_the_other_side_has_given_it_up() -> None:
+    """Its reset was lost, as the answers before it: the next SYN finds a listener like any other."""
+    plan = plan_of(
+        {
+            "a": {"x": lambda: Actor({1.0: says("b/x", Letter(1))})},
+            "b": {"x": lambda: Actor({1.1: lambda ctx: ctx.give_up("a/x")})},
+        },
+        [("a", "b")],
+        faults=[(1.0, OneWayCut("b", "a")), (1.5, Heal())],
+        route_convergence_s=None,
+    )
+    world = Simulation.from_plan(plan)
+    world.run_until(2.5)
+    assert numbers(world, "b/x") == [1]
