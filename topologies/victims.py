@@ -1,7 +1,8 @@
 """Who fails when survivability is asked for: `compare --kill K`.
 
 Victims crash for good, all at once, a quarter into the counted time, and the spec's own faults are left out;
-the sink and what is behind it are never among them. What the survivors still deliver is `topologies.metrics.survivability`'s.
+the sink and what is behind it are never among them. What the survivors still deliver is said by
+`topologies.metrics.survivability`.
 """
 
 from __future__ import annotations
