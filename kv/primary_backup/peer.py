@@ -84,8 +84,8 @@ class Peer:
 
     def tick(self, ctx: Context) -> None:
         """Now and then: send again what must have been lost, on a new stream, because one that a cut has
-        broken may wait ever longer before it tries again. Patience grows, for a link that is merely slow must not be
-        filled with repetitions. And tell what was chosen last."""
+        broken may wait ever longer before it tries again. Patience grows, for a link that is merely slow must
+        not be filled with repetitions. And tell what was chosen last."""
         if self.lease.waiting:
             self.ask(ctx)
         owes = self.stage is Stage.TRANSFER or self._sent > self.through
