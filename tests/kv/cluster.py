@@ -61,8 +61,8 @@ HOT_KEYS = (b"a", b"b", b"n")
 """Few, so that clients meet; `n` counts. With sharding each is in another group at first."""
 
 BEGIN_S, CALM_S, END_S = 2.0, 11.0, 23.0
-"""A run waits for its first leaders, has troubles, and peace from `CALM_S` on: longer than these, since TCP may
-wait as long as a peer was away before it asks again."""
+"""A run waits for its first leaders, has troubles, and peace from `CALM_S` on: longer than these, since TCP
+may wait as long as a peer was away before it asks again."""
 CALM_PAUSE_S = 1.0
 """Between two calls of a client then: they are to show that all goes on, not to fill the history."""
 
