@@ -3,8 +3,10 @@
 An empty store can mean that the group begins, or that this replica's disk is lost; the second must never
 found a group beside the one there is. So a group is founded by one member only, the first by name, and only
 when all the others have told it that they are empty too; any that is not answers with the group, or lets its
-leader admit the newcomer under its new identity. A member that answers binds itself to the founder's disk, so
-that what an earlier life of the founder sent cannot make a second founding of the same name.
+leader admit the newcomer under its new identity. A member that answers binds itself, durably, to the
+founder's disk, so that what an earlier life of the founder said cannot make a second founding; from another
+member it takes any, because one that has a group never told a later founder that it is empty, and so that one
+cannot found.
 """
 
 from __future__ import annotations
@@ -13,28 +15,34 @@ from collections.abc import Sequence
 
 from kv.paxos.messages import Empty, Founded, Greet, Member, Members
 from underlay.node import Address, Context
+from underlay.store import Store
+
+_BOUND_TO = b"pf"
 
 
 class Newcomer:
     """A replica that votes in no group yet."""
 
-    def __init__(self, me: Member, members: Sequence[Address], replaces: Address) -> None:
+    def __init__(self, me: Member, members: Sequence[Address], replaces: Address, store: Store) -> None:
         self._me = me
         self._others = [address for address in sorted(members) if address != me.address]
         self._replaces = replaces
         self._founds = not replaces and me.address == min(members)
         self._empty: dict[Address, int] = {}
-        self._bound_to: int | None = None
+        bound_to = store.get(_BOUND_TO)
+        self._bound_to = int.from_bytes(bound_to, "big") if bound_to else 0
 
     def greet(self, ctx: Context, *, empty: bool) -> None:
         """Ask everybody."""
         for address in self._others:
             ctx.send(address, Greet(self._me.disk, self._replaces, empty))
 
-    def greeted(self, ctx: Context, sender: Address, greet: Greet) -> None:
+    def greeted(self, ctx: Context, store: Store, sender: Address, greet: Greet) -> None:
         """Another asks, and there is no group here."""
         if sender in self._others:
-            self._bound_to = greet.disk if sender == self._others[0] else self._bound_to
+            if sender == self._others[0] and greet.disk != self._bound_to:
+                self._bound_to = greet.disk
+                store.put(_BOUND_TO, greet.disk.to_bytes(8, "big"))
             ctx.send(sender, Empty(self._me.disk, greet.disk))
 
     def founders(self) -> Members | None:
@@ -49,7 +57,7 @@ class Newcomer:
         if sender in self._others and empty.founder == self._me.disk:
             self._empty[sender] = empty.disk
 
-    def accepts(self, founded: Founded) -> bool:
-        """Whether that founding counted this disk, and the founder's disk is the one that was answered."""
-        founder = founded.members[0].disk
-        return self._me in founded.members and self._bound_to in (None, founder)
+    def accepts(self, sender: Address, founded: Founded) -> bool:
+        """Whether that founding counted this disk, and is not of an earlier life of the founder."""
+        founder = founded.members[0]
+        return self._me in founded.members and (sender != founder.address or self._bound_to == founder.disk)

@@ -175,7 +175,6 @@ class ChunkStored(Message, frozen=True, array_like=True, tag=30):
 class Greet(Message, frozen=True, array_like=True, tag=31):
     """I vote in no group. Is there one?"""
 
-    transport = "stream"
     disk: int
     replaces: Address
     """The member whose place the sender is to take; empty: its own."""
@@ -186,7 +185,6 @@ class Greet(Message, frozen=True, array_like=True, tag=31):
 class Empty(Message, frozen=True, array_like=True, tag=32):
     """Answer to a greeting: I know of no group either. `disk` may be counted in one that `founder` founds."""
 
-    transport = "stream"
     disk: int
     founder: int
 
@@ -194,7 +192,6 @@ class Empty(Message, frozen=True, array_like=True, tag=32):
 class Founded(Message, frozen=True, array_like=True, tag=33):
     """There is a group, you are one of its founders, and these are all of them."""
 
-    transport = "stream"
     members: Members
 
 

@@ -371,7 +371,7 @@ class Paxos:
             disk = ctx.rng.getrandbits(63) | 1
             self.disk(ctx).put(_DISK, disk.to_bytes(8, "big"))
         self.me = m.Member(ctx.address, disk)
-        self._newcomer = Newcomer(self.me, self._initial, self._replaces)
+        self._newcomer = Newcomer(self.me, self._initial, self._replaces, self.disk(ctx))
         if self._in_group:
             self.election.restarted(ctx)
             self._execute(ctx)
@@ -389,7 +389,7 @@ class Paxos:
     def _on_greet(self, ctx: Context, sender: Address, greet: m.Greet) -> None:
         newcomer = m.Member(sender, greet.disk)
         if not self._in_group:
-            self._newcomer.greeted(ctx, sender, greet)
+            self._newcomer.greeted(ctx, self.disk(ctx), sender, greet)
         elif greet.empty and newcomer in self.execution.founders:
             ctx.send(sender, m.Founded(self.execution.founders))
         elif self.leads is not None and newcomer not in self.execution.members:
@@ -408,6 +408,6 @@ class Paxos:
             self.election.stand_soon(ctx, 0.0 if len(founders) == 1 else self.settings.heartbeat_s)
 
     def _on_founded(self, ctx: Context, sender: Address, founded: m.Founded) -> None:
-        if not self._in_group and self._newcomer.accepts(founded):
+        if not self._in_group and self._newcomer.accepts(sender, founded):
             self.execution.found(self.disk(ctx), founded.members)
             self.election.await_leader(ctx)

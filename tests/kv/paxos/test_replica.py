@@ -273,3 +273,18 @@ def test_a_write_costs_two_messages_a_follower() -> None:
     after = group.messages_sent()
     sent = {kind: after[kind] - before.get(kind, 0) for kind in ("Accept", "Accepted")}
     assert sent == {"Accept": 200, "Accepted": 200}
+
+
+def test_a_founder_that_loses_its_disk_before_all_have_heard_of_the_group_founds_no_other() -> None:
+    group = Group()
+    while not group.replica("s1").execution.founders:
+        group.run(0.0005)
+    group.apply(OneWayCut("s1", "s3"))
+    while not group.replica("s2").execution.founders:
+        group.run(0.0005)
+    assert not group.replica("s3").execution.founders
+    founders = group.replica("s1").execution.founders
+    group.apply(Crash("s1"), LoseDisk("s1"), Heal(), Restart("s1"))
+    Agreement(group).run(4.0)
+    assert [group.replica(name).execution.founders for name in group.names] == [founders] * 3
+    assert group.do((b"SET", b"a", b"1")) == (OK,)

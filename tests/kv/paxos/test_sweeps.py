@@ -24,12 +24,12 @@ Patch = pytest.MonkeyPatch
 Change = Callable[[Patch], None]
 
 
-@pytest.mark.sweep(30)
+@pytest.mark.sweep(25)
 def test_replicas_agree_and_clients_see_one_order(seed: int) -> None:
     ordeal(seed)
 
 
-@pytest.mark.sweep(20)
+@pytest.mark.sweep(15)
 def test_agreement_needs_no_clocks(seed: int) -> None:
     ordeal(seed, without_time)
 
