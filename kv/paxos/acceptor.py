@@ -33,17 +33,23 @@ class Acceptor:
     def load(self, store: Store, first: int, applied: int) -> None:
         """Recover; the log begins at `first`, and what it says up to `applied` is in the checkpoint."""
         promised = store.get(_PROMISED)
-        self.promised = msgspec.msgpack.decode(promised, type=Ballot) if promised else NO_BALLOT
-        self.chosen = max(applied, self.log.load(store, first))
+        self.promised, chosen = (
+            msgspec.msgpack.decode(promised, type=tuple[Ballot, int]) if promised else (NO_BALLOT, 0)
+        )
+        self.chosen = max(applied, chosen, self.log.load(store, first))
         self._find_through(self.chosen)
 
     def promise(self, store: Store, ballot: Ballot) -> None:
-        """Vote in no ballot below this one."""
+        """Vote in no ballot below this one.
+
+        With it goes what is known to be chosen. Its votes are of other ballots, so nothing else would tell a
+        restarted acceptor that `through` was as far as it had told the new leader.
+        """
         assert ballot >= self.promised, f"promised {self.promised} before {ballot}"
         if ballot > self.promised:
             self.promised = ballot
             self.through = self.chosen
-            store.put(_PROMISED, msgspec.msgpack.encode(ballot))
+            store.put(_PROMISED, msgspec.msgpack.encode((ballot, self.chosen)))
 
     def accept(self, store: Store, first: int, entries: Sequence[bytes]) -> bool:
         """Vote for entries of the promised ballot's leader; False if there is a gap before them."""

@@ -3,10 +3,14 @@
 from kv.messages import NotHere
 from kv.operations import OK, Outcome
 from kv.paxos import Settings
+from kv.paxos.acceptor import Acceptor
+from kv.paxos.log import encode_entry
+from kv.paxos.messages import Ballot, Entry
 from tests.kv.paxos.group import Agreement, Group, commands
 from tests.kv.small import submit
 from underlay.clock import DeviceClock
 from underlay.faults import Crash, Heal, LoseDisk, OneWayCut, Partition, Pause, Restart, Resume, RotDisk
+from underlay.store import OrderedMap
 
 
 def test_a_group_is_founded_elects_a_leader_and_executes() -> None:
@@ -288,3 +292,16 @@ def test_a_founder_that_loses_its_disk_before_all_have_heard_of_the_group_founds
     Agreement(group).run(4.0)
     assert [group.replica(name).execution.founders for name in group.names] == [founders] * 3
     assert group.do((b"SET", b"a", b"1")) == (OK,)
+
+
+def test_what_a_replica_said_it_has_it_still_has_after_a_restart() -> None:
+    """Found by a sweep: it knew in memory what was chosen, promised another ballot, and forgot."""
+    store = OrderedMap()
+    acceptor = Acceptor()
+    acceptor.promise(store, Ballot(1, 7))
+    assert acceptor.accept(store, 1, [encode_entry(Entry(0.0))] * 3)
+    acceptor.learn(3)
+    acceptor.promise(store, Ballot(2, 8))
+    restarted = Acceptor()
+    restarted.load(store, 1, 0)
+    assert (acceptor.chosen, acceptor.through) == (restarted.chosen, restarted.through) == (3, 3)
