@@ -104,7 +104,9 @@ def intervals(options: GossipOptions, turn_s: float) -> dict[str, float]:
 
 def part_bytes_of(options: GossipOptions, network: Network) -> int:
     """The spec's, else the size that all media of the network carry well."""
-    return options.part_bytes or min(map(_best_part_bytes, set(media(network))), default=PART_SIZES[0])
+    return options.part_bytes or min(
+        map(_best_part_bytes, dict.fromkeys(media(network))), default=PART_SIZES[0]
+    )
 
 
 def media(network: Network) -> Iterable[LinkSpec]:

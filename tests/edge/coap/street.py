@@ -40,7 +40,7 @@ class Street:
     async def __aenter__(self) -> Street:
         for device, nodes in self._devices.items():
             life = self._life(device, nodes)
-            trace = self._files.enter_context(life.trace.open("ab"))
+            trace = self._files.enter_context(self._trace(device).open("ab"))
             self._drivers[device] = Driver(life, asyncio.get_running_loop(), trace)
         started_s = monotonic()
         for driver in self._drivers.values():
@@ -61,6 +61,7 @@ class Street:
         """What the devices have traced so far, device by device."""
         found: list[Record] = []
         for device, driver in self._drivers.items():
+            assert driver._trace is not None
             driver._trace.flush()
             found += [r for r in read_trace(self._trace(device)) if r["event"] == event]
         return found
