@@ -75,7 +75,8 @@ class Follower:
             self.through = through
             self._sent = max(self._sent, through)
             self._rewound = False
-            self._moved(ctx)
+            if self.snapshot is None:  # a word about the log says nothing of a chunk that was lost
+                self._moved(ctx)
             while self._under_way and self._under_way[0][0] <= through:
                 self._under_way.popleft()
 
