@@ -23,7 +23,7 @@ from tests.kv.cluster import Cluster, Kind
 from tests.kv.paxos.test_sweeps import without_time
 from underlay.store import Store
 
-SEEDS = 40
+SEEDS = 60
 
 Patch = pytest.MonkeyPatch
 

@@ -89,6 +89,7 @@ class Driver:
         """Holds the exception of a handler; never completes otherwise."""
         self.timers = Timers(loop)
         self._t0_s: float | None = None
+        self._started = False
         self._trace = TraceWriter(trace) if trace is not None else None
         self._disk_slowness = 1.0
         self._disk_fails = False
@@ -121,9 +122,13 @@ class Driver:
     def _start_nodes(self, _token: int) -> None:
         if self._disk.torn:
             self.trace(TornWrite(), None)
+        # Whoever started earlier may have been heard already: that comes after the nodes' own beginning.
+        heard, self._inbox = self._inbox, deque()
+        self._started = True
         for hosted in self.nodes.values():
             self.trace(NodeStarted(self.life.number), hosted.plan.name)
             self.call(hosted, hosted.node.on_start, hosted)
+        self._inbox += heard
         if self._trace is not None:
             self._count_usage()
 
@@ -146,7 +151,7 @@ class Driver:
     def call(self, hosted: Hosted, handler: Callable[..., None], *arguments: Any) -> None:
         """Run `handler` in the next turn."""
         self._inbox.append((hosted, handler, arguments))
-        if not self._turn_due and self._t0_s is not None:
+        if not self._turn_due and self._started:
             self._turn_due = True
             self.loop.call_soon(self._turn)
 

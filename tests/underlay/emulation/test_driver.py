@@ -270,3 +270,17 @@ def test_a_node_and_a_binding_talk_by_local_messages(start: Callable[..., Bench]
     assert node.happened == [("@parrot", Thought("hello"))]
     (sent,) = [r for r in bench.records() if r["event"] == "messages-sent"]
     assert (sent["node"], sent["message"], sent["payload"], sent["hops"]) == ("@parrot", "Squawk", True, 2)
+
+
+def test_what_is_heard_before_the_start_waits_until_the_nodes_have_started(
+    start: Callable[..., Bench],
+) -> None:
+    seen: list[str] = []
+
+    def on_message(ctx: Context, sender: str, message: Message) -> None:
+        seen.append("message")
+
+    bench = start({"node": Scripted(start=lambda ctx: seen.append("start"), message=on_message)})
+    bench.driver.nodes["node"].deliver("far/peer", Word("early"))
+    bench.run(lambda: len(seen) == 2)
+    assert seen == ["start", "message"]
