@@ -23,12 +23,13 @@ HISTORY = 1_000
 """Revisions that can still be read after they are past. Bounds the memory of old values: at most as many
 versions as the last 1,000 changing operations wrote."""
 
-SESSION_MEMORY_S = 86_400.0
+SESSION_MEMORY_MS = 86_400_000
 """Log time after which an unused session is forgotten. Clients give an operation up after at most an hour."""
 
 DUE_AT_ONCE = 500
 """Keys, and sessions, that one operation deletes at most because they are due: a handler stays short."""
 
+NEVER_MS = 1 << 63
 _64_BITS = (1 << 64) - 1
 
 
@@ -44,21 +45,22 @@ class Keyspace:
     def clear(self) -> None:
         """Become empty, as on the first day."""
         self.revision = 0
-        self.time_s = 0.0
+        self.now_ms = 0
+        """Log time, in whole milliseconds: what is due at a time must not depend on how it is rounded."""
         self.slots: dict[int, Slot] = {}
         self._numbers: list[int] = []
         """Of `slots`, in order."""
-        self.marked = (0, 0.0)
+        self.marked = (0, 0)
         """Revision and log time when changes were last taken."""
         self.changed_slots: dict[int, None] = {}
         """Slots whose `changed` is not empty."""
         self.generation = 0
-        self.due_s = float("inf")
+        self.due_ms = NEVER_MS
         """Nothing has to be done before; it may be earlier than what is really due."""
         self._changing = False
         self._expiring: list[tuple[int, int, bytes]] = []
         self._expiring_max = 1024
-        self._forgetting: list[tuple[float, int, int]] = []
+        self._forgetting: list[tuple[int, int, int]] = []
         self._superseded: deque[tuple[int, int]] = deque()
         """(revision, slot) for each item of a slot's `superseded`, in order."""
         self._references: dict[bytes, int] = {}
@@ -90,19 +92,15 @@ class Keyspace:
         """The oldest revision that can be read."""
         return max(0, self.revision - self.history)
 
-    @property
-    def now_ms(self) -> int:
-        """Log time in milliseconds."""
-        return round(self.time_s * 1000)
-
     # ------------------------------------------------------------------------------------ an operation
 
     def begin(self, time_s: float) -> None:
         """An operation begins at that log time: do what is due before it."""
-        if time_s > self.time_s:
-            self.time_s = time_s
+        now_ms = int(time_s * 1000 + 0.5)
+        if now_ms > self.now_ms:
+            self.now_ms = now_ms
         self._changing = False
-        if self.time_s >= self.due_s:
+        if self.now_ms >= self.due_ms:
             self._expire()
             self._forget_sessions()
             self._find_due()
@@ -153,12 +151,12 @@ class Keyspace:
         session = operation.session & _64_BITS
         last = slot.sessions.get(session)
         if last is None:
-            self._schedule_session(self.time_s + SESSION_MEMORY_S, slot.number, session)
+            self._schedule_session(self.now_ms + SESSION_MEMORY_MS, slot.number, session)
         elif type(last.outcome.value) is Reference:
             self.release(last.outcome.value)
         if type(outcome.value) is Reference:
             self.retain(outcome.value)
-        slot.sessions[session] = Session(operation.sequence, outcome, self.time_s)
+        slot.sessions[session] = Session(operation.sequence, outcome, self.now_ms)
         slot.changed[session] = None
         self.changed_slots[slot.number] = None
 
@@ -227,7 +225,7 @@ class Keyspace:
     def adopt_session(self, slot: Slot, session: int, last: Session) -> None:
         """Take over what a session did last in this slot."""
         slot.sessions[session] = last
-        self._forgetting.append((last.time_s + SESSION_MEMORY_S, slot.number, session))
+        self._forgetting.append((last.time_ms + SESSION_MEMORY_MS, slot.number, session))
         if type(last.outcome.value) is Reference:
             self.retain(last.outcome.value)
 
@@ -292,18 +290,18 @@ class Keyspace:
 
     def _forget_sessions(self) -> None:
         heap, forgotten = self._forgetting, 0
-        while heap and heap[0][0] <= self.time_s and forgotten < DUE_AT_ONCE:
-            due_s, number, session = heappop(heap)
+        while heap and heap[0][0] <= self.now_ms and forgotten < DUE_AT_ONCE:
+            due_ms, number, session = heappop(heap)
             slot = self.slots.get(number)
             last = slot.sessions.get(session) if slot is not None else None
             if last is None:
                 continue
-            if last.time_s + SESSION_MEMORY_S == due_s:
+            if last.time_ms + SESSION_MEMORY_MS == due_ms:
                 self._forget_session(self.writable(number), session)
                 forgotten += 1
             else:
                 # It was used since. Back in line even if it is due, so that the order is that of the records.
-                heappush(heap, (last.time_s + SESSION_MEMORY_S, number, session))
+                heappush(heap, (last.time_ms + SESSION_MEMORY_MS, number, session))
 
     def _forget_session(self, slot: Slot, session: int) -> None:
         value = slot.sessions.pop(session).outcome.value
@@ -315,21 +313,20 @@ class Keyspace:
     def _schedule_expiry(self, expires_ms: int, number: int, key: bytes) -> None:
         heap = self._expiring
         heappush(heap, (expires_ms, number, key))
-        self.due_s = min(self.due_s, expires_ms / 1000)
+        self.due_ms = min(self.due_ms, expires_ms)
         if len(heap) > self._expiring_max:
             # Most deadlines may have been replaced. Twice what remains makes this O(1) a deadline on average.
             self._expiring = heap = sorted({due for due in heap if self._expires(*due)})
             self._expiring_max = max(1024, 2 * len(heap))
 
-    def _schedule_session(self, due_s: float, number: int, session: int) -> None:
-        heappush(self._forgetting, (due_s, number, session))
-        if due_s < self.due_s:
-            self.due_s = due_s
+    def _schedule_session(self, due_ms: int, number: int, session: int) -> None:
+        heappush(self._forgetting, (due_ms, number, session))
+        self.due_ms = min(self.due_ms, due_ms)
 
     def _find_due(self) -> None:
-        expires_s = self._expiring[0][0] / 1000 if self._expiring else float("inf")
-        forgets_s = self._forgetting[0][0] if self._forgetting else float("inf")
-        self.due_s = min(expires_s, forgets_s)
+        expires_ms = self._expiring[0][0] if self._expiring else NEVER_MS
+        forgets_ms = self._forgetting[0][0] if self._forgetting else NEVER_MS
+        self.due_ms = min(expires_ms, forgets_ms)
 
     def _compact(self) -> None:
         """Forget the versions that no readable revision shows."""

@@ -2,10 +2,10 @@
 
 | record | key | value (msgpack, after one byte `FORMAT`) |
 |---|---|---|
-| machine | `m` | (revision, log time) |
+| machine | `m` | (revision, log time in ms) |
 | newest version | `s` slot `k` key | (revision, expires_ms, value) |
 | older version | `s` slot `o` key revision | (revision, expires_ms, value) |
-| session | `s` slot `s` session | (sequence, log time, value, status, failure) |
+| session | `s` slot `s` session | (sequence, log time in ms, value, status, failure) |
 
 Slots are 2 bytes, revisions and sessions 8, most significant first. In key order the newest versions of a
 slot come first and older ones ascend, so that records can be taken over as they come. A value is bytes, a
@@ -38,17 +38,17 @@ _NEWEST, _OLDER, _SESSION = b"k", b"o", b"s"
 _KIND_AT, _REST_AT = 3, 4
 
 _encode = msgspec.msgpack.Encoder().encode
-_machine = msgspec.msgpack.Decoder(tuple[int, float])
+_machine = msgspec.msgpack.Decoder(tuple[int, int])
 _version = msgspec.msgpack.Decoder(tuple[int, int, bytes | Reference | None])
-_session = msgspec.msgpack.Decoder(tuple[int, float, bytes | Reference | int | None, str, str])
+_session = msgspec.msgpack.Decoder(tuple[int, int, bytes | Reference | int | None, str, str])
 
 
 def take_changes(space: Keyspace) -> Batch:
     """The records that changed since the last call; None for those that are gone. O(changes)."""
     changes: Batch = {}
-    if space.changed_slots or space.marked != (space.revision, space.time_s):
+    if space.changed_slots or space.marked != (space.revision, space.now_ms):
         changes[_MACHINE] = _machine_record(space)
-        space.marked = (space.revision, space.time_s)
+        space.marked = (space.revision, space.now_ms)
     for number in space.changed_slots:
         slot = space.slots[number]
         prefix = _SLOT + number.to_bytes(2, "big")
@@ -91,7 +91,7 @@ def restore(space: Keyspace, records: Iterable[Record]) -> None:
     space.clear()
     slots = _adopt(space, records)
     space.adopted(slots.values())
-    space.marked = (space.revision, space.time_s)
+    space.marked = (space.revision, space.now_ms)
 
 
 def install(space: Keyspace, records: Iterable[Record], revision: int) -> None:
@@ -111,7 +111,7 @@ def _adopt(space: Keyspace, records: Iterable[Record], changed: bool = False) ->
             )
         data = memoryview(value)[1:]
         if record_key == _MACHINE:
-            space.revision, space.time_s = _machine.decode(data)
+            space.revision, space.now_ms = _machine.decode(data)
             continue
         number = int.from_bytes(record_key[1:_KIND_AT], "big")
         kind, rest = record_key[_KIND_AT:_REST_AT], record_key[_REST_AT:]
@@ -121,8 +121,8 @@ def _adopt(space: Keyspace, records: Iterable[Record], changed: bool = False) ->
         mark: Mark
         if kind == _SESSION:
             mark = int.from_bytes(rest, "big")
-            sequence, time_s, result, status, failure = _session.decode(data)
-            space.adopt_session(slot, mark, Session(sequence, Outcome(status or result, failure), time_s))
+            sequence, time_ms, result, status, failure = _session.decode(data)
+            space.adopt_session(slot, mark, Session(sequence, Outcome(status or result, failure), time_ms))
         else:
             revision, expires_ms, content = _version.decode(data)
             version = Version(revision, content, expires_ms, None)
@@ -142,7 +142,7 @@ def _adopt(space: Keyspace, records: Iterable[Record], changed: bool = False) ->
 
 
 def _machine_record(space: Keyspace) -> bytes:
-    return FORMAT + _encode((space.revision, space.time_s))
+    return FORMAT + _encode((space.revision, space.now_ms))
 
 
 def _version_record(version: Version) -> bytes:
@@ -156,7 +156,7 @@ def _session_key(prefix: bytes, session: int) -> bytes:
 def _session_record(last: Session) -> bytes:
     value, failure = last.outcome.value, last.outcome.failure
     result, status = (None, value) if isinstance(value, str) else (value, "")
-    return FORMAT + _encode((last.sequence, last.time_s, result, status, failure))
+    return FORMAT + _encode((last.sequence, last.time_ms, result, status, failure))
 
 
 def _old_key(prefix: bytes, key: bytes, revision: int) -> bytes:

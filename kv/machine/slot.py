@@ -69,7 +69,7 @@ class Session(NamedTuple):
 
     sequence: int
     outcome: Outcome
-    time_s: float
+    time_ms: int
     """Log time of it."""
 
 

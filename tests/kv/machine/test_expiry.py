@@ -32,6 +32,18 @@ def test_any_operation_lets_time_pass() -> None:
     assert machine.execute(Operation((b"GET", b"k")), 1.0) == Outcome(b"2")
 
 
+def test_a_restored_machine_finds_the_same_moment() -> None:
+    """Log times between two milliseconds: whether a key has expired must not depend on what else was due."""
+    machine, restored = KeyValueMachine(), KeyValueMachine()
+    machine.execute(Operation((b"SET", b"k", b"1", b"PX", b"1")), 1.0)
+    machine.execute(Operation((b"SET", b"k", b"1", b"PX", b"1")), 1.0004)
+    restored.restore(machine.freeze())
+    for replica in (machine, restored):
+        replica.execute(TICK, 1.0008)
+    assert list(machine.freeze()) == list(restored.freeze())
+    assert machine.query((b"EXISTS", b"k")) == Outcome(0)
+
+
 def test_a_deadline_that_was_replaced_does_not_count() -> None:
     machine = KeyValueMachine()
     machine.execute(Operation((b"SET", b"k", b"1", b"EX", b"1")), 0.0)
