@@ -1,7 +1,7 @@
 """The checks can fail: services that are broken on purpose are caught by what their clients see.
 
 Each break is one rule that a replica forgets; the run is that of `test_faults`, and nothing but the history
-judges it. (The owners' tests look inside: `paxos/test_sweeps`, `sharding/test_broken`.)
+judges it. (The owners' tests look inside, at forgotten promises too: `paxos/test_sweeps`, `sharding/test_broken`.)
 """
 
 from __future__ import annotations
@@ -14,16 +14,12 @@ import pytest
 from kv.checking.linearizability import find_violation
 from kv.machine import KeyValueMachine
 from kv.operations import Operation
-from kv.paxos.acceptor import Acceptor
 from kv.paxos.leader import Leader
 from kv.paxos.lease import Lease
-from kv.paxos.messages import Ballot
 from kv.primary_backup.primary import Primary
 from tests.kv.cluster import Cluster, Kind
-from tests.kv.paxos.test_sweeps import without_time
-from underlay.store import Store
 
-SEEDS = 60
+SEEDS = 40
 
 Patch = pytest.MonkeyPatch
 
@@ -32,16 +28,6 @@ def serves_reads_after_the_lease(patch: Patch) -> None:
     """It answers reads for as long as it believes to lead."""
     patch.setattr(Lease, "holds", lambda *_: True)
     patch.setattr(Leader, "has_majority", lambda *_: True)
-
-
-def forgets_its_promises(patch: Patch) -> None:
-    """A promise is in memory only. Leases hide that nearly always, so there are none here."""
-    without_time(patch)
-
-    def promise(self: Acceptor, store: Store, ballot: Ballot) -> None:
-        self.promised = ballot
-
-    patch.setattr(Acceptor, "promise", promise)
 
 
 def forgets_sessions(patch: Patch) -> None:
@@ -77,7 +63,6 @@ def answers_before_it_forwards(patch: Patch) -> None:
 
 BREAKS: list[tuple[Callable[[Patch], None], Kind]] = [
     (serves_reads_after_the_lease, "paxos"),
-    (forgets_its_promises, "paxos"),
     (forgets_sessions, "paxos"),
     (leaves_sessions_behind, "sharded"),
     (answers_before_it_forwards, "primary-backup"),
