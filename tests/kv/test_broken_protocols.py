@@ -1,7 +1,8 @@
 """The checks can fail: services that are broken on purpose are caught by what their clients see.
 
 Each break is one rule that a replica forgets; the run is that of `test_faults`, and nothing but the history
-judges it. (The owners' tests look inside, at forgotten promises too: `paxos/test_sweeps`, `sharding/test_broken`.)
+judges it. (The owners' tests look inside, at forgotten promises too: `paxos/test_sweeps` and
+`sharding/test_broken`.)
 """
 
 from __future__ import annotations
