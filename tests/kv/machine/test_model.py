@@ -20,7 +20,7 @@ class Model:
     def __init__(self) -> None:
         self.data: dict[bytes, tuple[bytes, int]] = {}
         self.past: list[dict[bytes, tuple[bytes, int]]] = [{}]
-        self.sessions: dict[tuple[int, bytes], tuple[int, Outcome, float]] = {}
+        self.sessions: dict[tuple[int, bytes], tuple[int, Outcome, int]] = {}
         self.now_ms = 0
 
     def execute(self, step: Step) -> Outcome:
@@ -30,8 +30,13 @@ class Model:
         command = operation.command
         writes = command[0] not in (b"GET", b"STRLEN", b"PTTL", b"MGET", b"EXISTS", b"DBSIZE")
         who = (operation.session, command[1][:3] if len(command) > 1 else b"")
-        sequence, outcome, last_s = self.sessions.get(who, (0, Outcome(), -1e9))
-        if operation.session and writes and time_s < last_s + 86_400.0 and operation.sequence <= sequence:
+        sequence, outcome, last_ms = self.sessions.get(who, (0, Outcome(), -(10**9)))
+        if (
+            operation.session
+            and writes
+            and self.now_ms < last_ms + 86_400_000
+            and operation.sequence <= sequence
+        ):
             return outcome if operation.sequence == sequence else Outcome(failure="STALE")
         data = dict(self.data)
         try:
@@ -41,7 +46,7 @@ class Model:
         else:
             self._change(data)
         if operation.session and writes:
-            self.sessions[who] = (operation.sequence, outcome, time_s)
+            self.sessions[who] = (operation.sequence, outcome, self.now_ms)
         return outcome
 
     def _change(self, data: dict[bytes, tuple[bytes, int]]) -> None:
