@@ -14,7 +14,9 @@ BENCHMARKS = {
     "processes": "devices' processes with their real protocol engines",
     "ether": "lateness and throughput of the ether",
     "simulation": "message deliveries a second, beside SimPy",
+    "kv": "the storage tier beside etcd",
     "gossip": "messages and latency of a broadcast, crashes, ten thousand birdhouses",
+    "machine": "an operation on the key-value machine",
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -331,3 +333,9 @@ def test_a_page_of_a_range_fits_a_message() -> None:
         machine.execute(Operation((b"SET", b"{a}%d" % number, b"x" * 10_000)), 1.0)
     _, keys, values, more = machine.query((b"BH.RANGE", b"{a}", b"", b"100")).value
     assert (len(keys), len(values), more) == (3, 3, 1)
+
+
+def test_the_document_names_every_command() -> None:
+    document = (Path(__file__).parents[3] / "docs" / "kv-commands.md").read_text()
+    words = set(re.findall(r"[A-Z.]+", document))
+    assert [spec.name for spec in COMMANDS.values() if spec.name not in words and spec.name != "@SET"] == []
