@@ -164,16 +164,15 @@ class Driver:
         self._late.append((action, arguments))
 
     def _turn(self) -> None:
-        self._turn_due = False
         try:
             end_s = monotonic() + TURN_S
             while self._inbox:
                 hosted, handler, arguments = self._inbox.popleft()
                 if self._run(hosted, handler, arguments) > end_s:
                     break
-            if self._trace is not None:
-                self._trace.flush()
-            self._do(self._early)
+                if not self._inbox:
+                    self._send_early()  # what nodes of this device are told they hear in this turn
+            self._send_early()
             if self._disk.dirty:
                 self._commit()
             self._do(self._late)
@@ -183,9 +182,15 @@ class Driver:
         if not self.busy():
             for hosted in self.nodes.values():
                 hosted.listen_again()
-        if self._inbox and not self._turn_due:
-            self._turn_due = True
+        self._turn_due = bool(self._inbox)
+        if self._inbox:
             self.loop.call_soon(self._turn)
+
+    def _send_early(self) -> None:
+        """Send what was issued before any write; the trace knows of it first."""
+        if self._trace is not None:
+            self._trace.flush()
+        self._do(self._early)
 
     def disturb_disk(self, slowness: float, fails: bool) -> None:
         """A fault: from now on a commit takes `slowness` times as long, or the next one fails."""
