@@ -15,6 +15,8 @@ BENCHMARKS = {
     "ether": "lateness and throughput of the ether",
     "simulation": "message deliveries a second, beside SimPy",
     "kv": "the storage tier beside etcd",
+    "kv_faults": "the storage tier without its leader, after a million writes, while keys move",
+    "kv_links": "the storage tier on slow links",
     "gossip": "messages and latency of a broadcast, crashes, ten thousand birdhouses",
     "machine": "an operation on the key-value machine",
 }

@@ -26,12 +26,14 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from kv.client.outside import Store
+from kv.client.patience import Patience
 from kv.redis.binding import PORT, redis_port
 from kv.redis.directory import Directory
 from kv.redis.router import NODE, Router
 from kv.tiers import Tier
 from underlay.emulation.loopback import Hosts, Site, loopback_addresses
-from underlay.node import Node
+from underlay.node import Address, Node
 from underlay.plan import DevicePlan, NodePlan
 
 HOSTS = ("store1", "store2", "store3")
@@ -85,6 +87,11 @@ class Ours:
             for host, nodes in tier.nodes().items()
         }
         self.hosts = Hosts(Site(folder, plans, self.addresses))
+        self._ports = {node.name: node.port for plan in plans.values() for node in plan.nodes}
+
+    def store(self, patience: Patience | None = None) -> Store:
+        """A client of our own."""
+        return Store(self.tier.directory(), self._locate, patience)
 
     def client(self, host: str, timeout_s: float = 5.0) -> redis.Redis:
         """Of that host, which does not try again by itself."""
@@ -115,6 +122,10 @@ class Ours:
         output, client_cpu, servers_cpu = _run(command, pids)
         values = dict(zip(*(line.strip('"').split('","') for line in output.splitlines()[-2:]), strict=True))
         return Measured(float(values["rps"]), float(values["p50_latency_ms"]), client_cpu, servers_cpu)
+
+    def _locate(self, replica: Address) -> tuple[str, int] | None:
+        device, _, node = replica.partition("/")
+        return self.addresses[device], self._ports[node]
 
 
 @contextmanager
