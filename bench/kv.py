@@ -22,6 +22,7 @@ from statistics import median
 
 from bench.kv_clusters import (
     HOSTS,
+    SETTINGS,
     VALUE_BYTES,
     Load,
     Measured,
@@ -57,7 +58,7 @@ def one_round(folder: Path) -> tuple[Round, Round]:
     with etcd(folder / "etcd") as theirs:
         theirs.measure(WARM_UP)
         of_theirs = {name: theirs.measure(load) for name, load in BESIDE_ETCD.items()}
-    with running(tier("paxos", HOSTS), folder / "ours") as ours:
+    with running(tier("paxos", HOSTS, settings=SETTINGS), folder / "ours") as ours:
         ours.measure(WARM_UP)
         of_ours = {name: ours.measure(load) for name, load in (BESIDE_ETCD | BY_OURSELVES).items()}
     return of_theirs, of_ours

@@ -16,12 +16,12 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from statistics import median
 
-from bench.kv_clusters import HOSTS, Load, Ours, file_system, missing_programs, running
+from bench.kv_clusters import HOSTS, SETTINGS, Load, Ours, file_system, missing_programs, running
 from kv.client.directory import CONTROLLER
 from kv.client.outside import Store, StoreFailed, value_of
 from kv.client.patience import Patience
@@ -30,9 +30,6 @@ from kv.paxos import Settings
 from kv.tiers import tier
 from underlay.node import Address
 
-ELECTION_TIMEOUT_S = Settings().election_timeout_s
-SETTLE_S = 1.0
-"""From a restart to the next kill."""
 EAGER = Patience(pause_s_max=0.02)
 """Of a client that finds out when the store is back."""
 
@@ -50,11 +47,11 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 # ------------------------------------------------------------------------------------------------------ kills
 
 
-def kill_leaders(folder: Path, kills: int) -> tuple[list[float], list[float]]:
+def kill_leaders(folder: Path, settings: Settings, kills: int) -> tuple[list[float], list[float]]:
     """Seconds from each kill to the first write after it that is acknowledged, in order: to a client that
     asks all the time, and to one that pauses between its tries as clients do."""
     eager_s, usual_s = list[float](), list[float]()
-    with running(tier("paxos", HOSTS), folder) as ours:
+    with running(tier("paxos", HOSTS, settings=settings), folder) as ours:
         for _ in range(kills):
             leader = ours.leader()
             ours.hosts.kill(leader)
@@ -62,7 +59,7 @@ def kill_leaders(folder: Path, kills: int) -> tuple[list[float], list[float]]:
             eager_s.append(first_s)
             usual_s.append(second_s)
             ours.hosts.start(leader)
-            time.sleep(SETTLE_S)
+            time.sleep(2 * settings.election_timeout_s)  # it may have to keep silent for one
     return sorted(eager_s), sorted(usual_s)
 
 
@@ -82,7 +79,7 @@ async def _write(ours: Ours, patience: Patience) -> float:
 
 def grow(folder: Path, writes: int) -> None:
     """Print what hosts hold as writes go on, and how long they take to be back."""
-    with running(tier("paxos", HOSTS), folder) as ours:
+    with running(tier("paxos", HOSTS, settings=SETTINGS), folder) as ours:
         print("  writes so far   log entries    memory MB      disk MB   (of the host that has most)")
         for number in range(SAMPLES + 1):
             if number:
@@ -191,11 +188,6 @@ def _met(well: bool) -> str:
     return "met" if well else "missed"
 
 
-def _folders(scratch: str) -> Iterator[Path]:
-    for name in ("kills", "growth", "move"):
-        yield Path(scratch) / name
-
-
 def main() -> int:
     """Print all three."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -208,19 +200,21 @@ def main() -> int:
         return 1
     with tempfile.TemporaryDirectory(prefix="bench-kv-", dir=arguments.folder) as scratch:
         print(f"{os.cpu_count()} cores, {file_system(Path(scratch))}")
-        kills, growth, moved = _folders(scratch)
-        eager_s, usual_s = kill_leaders(kills, arguments.kills)
-        p99_s = _quantile(eager_s, 0.99)
-        print(
-            f"leader killed {len(eager_s)} times: writes again after {median(eager_s):.2f} s (median), "
-            f"{p99_s:.2f} s (p99; at most two election timeouts, {2 * ELECTION_TIMEOUT_S:g} s: "
-            f"{_met(p99_s <= 2 * ELECTION_TIMEOUT_S)}); for a client that pauses between its tries "
-            f"{median(usual_s):.2f} s and {_quantile(usual_s, 0.99):.2f} s",
-            flush=True,
-        )
+        folder = Path(scratch)
+        for settings in (Settings(), SETTINGS):
+            timeout_s = settings.election_timeout_s
+            eager_s, usual_s = kill_leaders(folder / f"kills-{timeout_s}", settings, arguments.kills)
+            p99_s = _quantile(eager_s, 0.99)
+            print(
+                f"election timeout {timeout_s:g} s, leader killed {len(eager_s)} times: writes again after "
+                f"{median(eager_s):.2f} s (median), {p99_s:.2f} s (p99; at most two timeouts: "
+                f"{_met(p99_s <= 2 * timeout_s)}); for a client that pauses between its tries "
+                f"{median(usual_s):.2f} s and {_quantile(usual_s, 0.99):.2f} s",
+                flush=True,
+            )
         print(f"{arguments.writes:,} writes to 1,000 keys:")
-        grow(growth, arguments.writes)
-        with running(tier("sharded", HOSTS, groups=2), moved) as ours:
+        grow(folder / "growth", arguments.writes)
+        with running(tier("sharded", HOSTS, groups=2, settings=SETTINGS), folder / "move") as ours:
             took_s, times_ms, failures = asyncio.run(move(ours, seed=1))
         print(
             f"{MOVED_KEYS:,} keys moved in {took_s:.1f} s during {len(times_ms):,} operations of {WORKERS} "

@@ -153,10 +153,12 @@ class Server(Node):
         command = operation.command
         if not command or command[0].startswith(b"@"):
             return Outcome(failure="ERR unknown command")
-        sizes = [len(argument) for argument in command]
-        if max(sizes) <= VALUE_BYTES_MAX and sum(sizes) <= OPERATION_BYTES_MAX:
+        size_bytes = sum(map(len, command))
+        if size_bytes <= VALUE_BYTES_MAX:
             return None
-        if _is_large(operation) and sum(sizes) <= OBJECT_BYTES_MAX:
+        if max(map(len, command)) <= VALUE_BYTES_MAX and size_bytes <= OPERATION_BYTES_MAX:
+            return None
+        if _is_large(operation) and size_bytes <= OBJECT_BYTES_MAX:
             return None
         return Outcome(failure=f"ERR value larger than {VALUE_BYTES_MAX} bytes")
 
