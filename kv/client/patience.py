@@ -23,8 +23,8 @@ class Patience(msgspec.Struct, frozen=True):
     round trips, since a repetition costs the replicas as much as the first."""
     pause_s: float = 0.02
     """Before a second try, and doubled for each further one..."""
-    pause_s_max: float = 1.0
-    """...up to this much."""
+    pause_s_max: float = 0.25
+    """...up to this much, which is what an outage may last longer for the client than for the store."""
     hops_max: int = 4
     """Redirections that are followed at once, before one is followed after a pause."""
 
