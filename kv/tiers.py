@@ -4,8 +4,10 @@ Owns places, names and ports: what an experiment, a server on loopback and a tes
 does is its own package's; where hosts are and how they hang together is the experiment's.
 
 A tier becomes ready by itself. A sharded one's first configuration is put into the controller's log by the
-first leader that the controller ever has, and every group finds itself in it. A group that comes later is
-made by `added_group`, started, and let in by `BH.JOIN`.
+first leader that the controller ever has, and every group finds itself in it. It can change while it runs,
+one tier on paper following another: a group that comes later (`with_group`) is started and then let in by
+`BH.JOIN`; a host's place is taken in two steps, `replacing` and, when the newcomers have their votes,
+`replaced`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from kv.client import Directory, Sharded, Static
 from kv.machine import KeyValueMachine
 from kv.paxos import Settings, paxos
 from kv.server import Server
-from kv.sharding.config import GROUPS_MAX, REPLICAS_MAX, Configuration, join
+from kv.sharding.config import GROUPS_MAX, REPLICAS_MAX, Configuration, check_group, join
 from kv.sharding.machine import ShardMachine
 from kv.sharding.moves import Timings
 from kv.sharding.server import ControllerServer, ShardServer
@@ -34,7 +36,7 @@ Kind = Literal["primary-backup", "paxos", "sharded"]
 CONTROLLER = "ctl"
 VIEWS = "views"
 FIRST_PORT = 7100
-"""Of the controller, or the view service; group `gN` has the Nth port after it."""
+"""Of the controller, or the view service; group `gN` has the Nth port after it (`port_of`)."""
 
 
 class Tier(msgspec.Struct, frozen=True):
@@ -54,6 +56,11 @@ class Tier(msgspec.Struct, frozen=True):
     """Of a primary/backup service."""
     timings: Timings = Timings()
     """Of the moves of slots."""
+    later: tuple[str, ...] = ()
+    """Groups that are not in the first configuration: they serve nothing until they have joined."""
+    replaces: dict[Address, Address] = {}
+    """Replicas that came later, each with the one whose place it takes. While that is still among its group's
+    replicas both run; the newcomer gets the other's vote when it has caught up."""
 
     def nodes(self) -> dict[str, tuple[NodePlan, ...]]:
         """What runs on each host: the controller's replica or the view service first, then the groups'."""
@@ -68,20 +75,54 @@ class Tier(msgspec.Struct, frozen=True):
         return Static(replicas)
 
     def initial(self) -> Configuration:
-        """The first configuration: all groups, in the order of their names."""
+        """The first configuration: all groups but the later ones, in the order of their names."""
         configuration = Configuration()
         for group, replicas in self.groups.items():
-            configuration = join(configuration, group, replicas)
+            if group not in self.later:
+                configuration = join(configuration, group, replicas)
         return msgspec.structs.replace(configuration, number=1)
 
-    def added_group(self, number: int, hosts: Sequence[str]) -> dict[str, NodePlan]:
-        """The replicas of a group that is not in the first configuration, by host. It serves nothing until it
-        has joined."""
-        group = _group(number)
+    def with_group(self, group: str, hosts: Sequence[str]) -> Tier:
+        """The tier and one more group, with a replica on each of these hosts, new ones or old."""
         if self.kind != "sharded" or group in self.groups:
             raise InputError(f"a {self.kind} tier with {', '.join(self.groups)} cannot get a further {group}")
         replicas = tuple(address(host, group) for host in hosts)
-        return dict(self._shards(number, replicas))
+        check_group(group, replicas)
+        port_of(group)
+        return msgspec.structs.replace(
+            self,
+            hosts=tuple(dict.fromkeys([*self.hosts, *hosts])),
+            groups={**self.groups, group: replicas},
+            later=(*self.later, group),
+        )
+
+    def replacing(self, old: str, new: str) -> Tier:
+        """The tier with a further host, whose replicas are to take the places of another's."""
+        if self.kind == "primary-backup":
+            raise InputError("the view service knows its servers by name: none of them can be replaced")
+        if old not in self.hosts or new in self.hosts:
+            raise InputError(f"{new} cannot take the place of {old}: the hosts are {', '.join(self.hosts)}")
+        everywhere = (*self.controller, *(each for replicas in self.groups.values() for each in replicas))
+        places = {
+            address(new, replica.partition("/")[2]): replica
+            for replica in everywhere
+            if device_of(replica) == old
+        }
+        return msgspec.structs.replace(self, hosts=(*self.hosts, new), replaces={**self.replaces, **places})
+
+    def replaced(self, old: str, new: str) -> Tier:
+        """The tier without the former host, whose replicas have no votes any more."""
+        successors = {before: after for after, before in self.replaces.items() if device_of(after) == new}
+
+        def present(replicas: tuple[Address, ...]) -> tuple[Address, ...]:
+            return tuple(successors.get(replica, replica) for replica in replicas)
+
+        return msgspec.structs.replace(
+            self,
+            hosts=tuple(host for host in self.hosts if host != old),
+            groups={group: present(replicas) for group, replicas in self.groups.items()},
+            controller=present(self.controller),
+        )
 
     # ------------------------------------------------------------------------------------------------ helpers
 
@@ -90,19 +131,26 @@ class Tier(msgspec.Struct, frozen=True):
         match self.kind:
             case "primary-backup":
                 views = partial(primary_backup.ViewService, replicas, self.pings)
-                yield device_of(self.views), NodePlan(VIEWS, views, FIRST_PORT)
-                yield from _alike(replicas, partial(_server, group, self.views, self.pings), 1)
+                yield device_of(self.views), NodePlan(VIEWS, views, port_of(VIEWS))
+                yield from self._alike(replicas, partial(_server, group, self.views, self.pings))
             case "paxos":
-                yield from _alike(replicas, partial(_replica, group, replicas, self.settings), 1)
+                yield from self._alike(replicas, partial(_replica, group, replicas, self.settings))
             case "sharded":
                 controller = partial(_controller, self.controller, self.settings, self.initial())
-                yield from _alike(self.controller, controller, 0)
-                for number, replicas in enumerate(self.groups.values(), 1):
-                    yield from self._shards(number, replicas)
+                yield from self._alike(self.controller, controller)
+                for group, replicas in self.groups.items():
+                    shard = partial(_shard, group, replicas, self.controller, self.settings, self.timings)
+                    yield from self._alike(replicas, shard)
 
-    def _shards(self, number: int, replicas: tuple[Address, ...]) -> Iterator[tuple[str, NodePlan]]:
-        make = partial(_shard, _group(number), replicas, self.controller, self.settings, self.timings)
-        return _alike(replicas, make, number)
+    def _alike(
+        self, replicas: tuple[Address, ...], make: Callable[..., Node]
+    ) -> Iterator[tuple[str, NodePlan]]:
+        """The same on the hosts of all these replicas, and of those that are to take the place of one."""
+        coming = [new for new, old in self.replaces.items() if old in replicas and new not in replicas]
+        for replica in (*replicas, *coming):
+            host, _, name = replica.partition("/")
+            place = {"replaces": self.replaces[replica]} if replica in self.replaces else {}
+            yield host, NodePlan(name, partial(make, **place), port_of(name))
 
 
 def tier(
@@ -149,6 +197,20 @@ def tier(
     )
 
 
+def port_of(node: str) -> int:
+    """The port of a storage node, by its name; the same on every host, in every tier.
+
+    >>> port_of("ctl"), port_of("g2")
+    (7100, 7102)
+    """
+    if node in (CONTROLLER, VIEWS):
+        return FIRST_PORT
+    number = node.removeprefix("g")
+    if number == node or not number.isdecimal() or not 1 <= int(number) <= GROUPS_MAX:
+        raise InputError(f"{node!r} is no name of a group", hint=f"g1 to g{GROUPS_MAX}")
+    return FIRST_PORT + int(number)
+
+
 def storage_nodes(
     kind: Kind, hosts: Sequence[str], groups: int = 3, replicas: int = 3
 ) -> dict[str, tuple[NodePlan, ...]]:
@@ -168,17 +230,10 @@ def _places(hosts: Sequence[str], place: int, replicas: int, name: str) -> tuple
     return tuple(address(hosts[(first + at) % len(hosts)], name) for at in range(replicas))
 
 
-def _alike(
-    replicas: Sequence[Address], make: Callable[[], Node], port: int
-) -> Iterator[tuple[str, NodePlan]]:
-    """The same on the hosts of all these replicas."""
-    for replica in replicas:
-        device, _, name = replica.partition("/")
-        yield device, NodePlan(name, make, FIRST_PORT + port)
-
-
-def _controller(replicas: tuple[Address, ...], settings: Settings, initial: Configuration) -> Node:
-    return ControllerServer(paxos(replicas, settings), initial)
+def _controller(
+    replicas: tuple[Address, ...], settings: Settings, initial: Configuration, replaces: Address = ""
+) -> Node:
+    return ControllerServer(paxos(replicas, settings, replaces=replaces), initial)
 
 
 def _shard(
@@ -187,13 +242,15 @@ def _shard(
     controller: tuple[Address, ...],
     settings: Settings,
     timings: Timings,
+    replaces: Address = "",
 ) -> Node:
     machine = ShardMachine(group, KeyValueMachine())
-    return ShardServer(group, paxos(replicas, settings), machine, controller, timings)
+    replication = paxos(replicas, settings, replaces=replaces)
+    return ShardServer(group, replication, machine, controller, timings)
 
 
-def _replica(group: str, replicas: tuple[Address, ...], settings: Settings) -> Node:
-    return Server(group, paxos(replicas, settings), KeyValueMachine())
+def _replica(group: str, replicas: tuple[Address, ...], settings: Settings, replaces: Address = "") -> Node:
+    return Server(group, paxos(replicas, settings, replaces=replaces), KeyValueMachine())
 
 
 def _server(group: str, views: Address, settings: primary_backup.Settings) -> Node:

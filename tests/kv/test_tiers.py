@@ -21,12 +21,9 @@ LEADS = ("leader", "primary")
 HOSTS = [f"store{number}" for number in range(1, 6)]
 
 
-def running(made: Tier, added: dict[str, NodePlan] | None = None) -> World:
+def running(made: Tier) -> World:
     """The tier, and an asker, all in range of each other."""
-    nodes = {
-        host: (*plans, *([added[host]] if added and host in added else []))
-        for host, plans in made.nodes().items()
-    }
+    nodes = made.nodes()
     nodes["c"] = (NodePlan("asker", Asker, 7000),)
     network = Network(
         tuple(Device(name) for name in nodes), tuple(Link(a, b, WIRE, WIRE) for a, b in every_pair(nodes))
@@ -101,11 +98,10 @@ def test_a_fresh_tier_becomes_ready_by_itself(kind: Kind) -> None:
 
 
 def test_a_group_that_is_added_later_serves_when_it_has_joined() -> None:
-    made = tier("sharded", HOSTS, groups=2)
-    added = made.added_group(3, ["store1", "store3", "store5"])
-    world = running(made, added)
+    made = tier("sharded", HOSTS, groups=2).with_group("g3", ["store1", "store3", "store5"])
+    world = running(made)
     world.run_until(3.0)
-    replicas = tuple(f"{host}/g3" for host in added)
+    replicas = made.groups["g3"]
     assert leader(world, replicas).slots == ()
     join = submit(2, (b"BH.JOIN", b"g3", *(replica.encode() for replica in replicas)))
     controller = leader(world, made.controller).leader
