@@ -73,7 +73,7 @@ def middle(rounds: list[Round], name: str) -> Measured:
 def main() -> int:
     """Print the medians, the ratios, and what was asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=None, help="where both keep their data")
     arguments = parser.parse_args()
     if missing := missing_programs():
