@@ -14,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from topologies.cli import kv
 from topologies.cli.group import Commands
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(kv.app, name="kv")
 
 
 class FabricName(StrEnum):

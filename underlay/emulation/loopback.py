@@ -48,9 +48,11 @@ class Site(msgspec.Struct, frozen=True):
     """Each device has a folder of its name in it: `store`, `incarnation`, `log`, and its trace if wanted."""
     devices: Mapping[str, DevicePlan]
     addresses: Mapping[str, str]
-    """IPv4 address of every device."""
+    """IPv4 address of every device, of those too that are not there yet."""
     trace_bytes_max: int | None = None
     """Keep the last so many bytes (up to twice as much) of each device's trace; None: no traces."""
+    ports: Mapping[str, int] = {}
+    """Of nodes that devices may come to have, beside those that they have."""
 
     def store(self, device: str) -> Path:
         """The device's disk."""
@@ -72,8 +74,11 @@ class Site(msgspec.Struct, frozen=True):
             seed=SystemRandom().getrandbits(64),
             plan=self.devices[device],
             addresses=self.addresses,
-            ports={node.name: node.port for plan in self.devices.values() for node in plan.nodes},
-            hops=dict.fromkeys(self.devices, 1),
+            ports={
+                **self.ports,
+                **{node.name: node.port for plan in self.devices.values() for node in plan.nodes},
+            },
+            hops=dict.fromkeys(self.addresses, 1),
             clock=DeviceClock(offset_s=time()),
             duration_s=inf,
             usage_interval_s=1.0,
