@@ -205,11 +205,17 @@ def report(folders: Iterable[Path | str], target: Path | str) -> Path:
     Raises InputError where a folder is no run, or the page cannot be written.
     """
     runs: list[Path] = []
+    names: list[str] = []
     for folder in folders:
         loaded = load(folder) if not (Path(folder) / "manifest.json").exists() else Run(folder)
-        runs += [run.folder for run in loaded.runs] if isinstance(loaded, Comparison) else [loaded.folder]
+        if isinstance(loaded, Comparison):
+            runs += [run.folder for run in loaded.runs]
+            names += loaded.names()
+        else:
+            runs.append(loaded.folder)
+            names.append(loaded.manifest.architecture)
     try:
-        write_page(runs, Path(target))
+        write_page(runs, Path(target), names)
     except OSError as error:
         raise InputError(f"cannot write it: {error.strerror}", file=target) from error
     return Path(target)

@@ -175,9 +175,7 @@ def _word(value: Any) -> str:
 
 def _write_reports(comparison: Comparison) -> None:
     """One page, or one for each combination of swept settings."""
-    groups: dict[str, list[Path]] = {}
-    for case, run in zip(comparison.cases, comparison.runs, strict=True):
-        name = ",".join(["report", *_settings_label(case.settings)])
-        groups.setdefault(name, []).append(run.folder)
-    for name, folders in groups.items():
-        write_page(folders, comparison.folder / f"{name}.html")
+    for group in comparison.together():
+        name = ",".join(["report", *_settings_label(group.settings)])
+        folders = [run.folder for run in group.runs]
+        write_page(folders, comparison.folder / f"{name}.html", group.names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,21 @@ class CaseRecord(msgspec.Struct, frozen=True):
     """Devices that `--kill` crashed; None where that was not asked."""
 
 
+class Together(msgspec.Struct, frozen=True):
+    """Runs that are set side by side, in one table and on one page."""
+
+    settings: dict[str, Any]
+    """What `--set` changed for all of them alike."""
+    names: tuple[str, ...]
+    """What each is called: those of one name differ in their seeds."""
+    runs: tuple[Run, ...]
+
+    @property
+    def summaries(self) -> list[Summary]:
+        """Theirs, under these names."""
+        return [run.summary.called(name) for name, run in zip(self.names, self.runs, strict=True)]
+
+
 class Comparison:
     """The folder of a comparison: several runs of one spec."""
 
@@ -85,6 +100,33 @@ class Comparison:
         """The runs, in the order of `cases`."""
         return tuple(Run(self.folder / case.folder) for case in self.cases)
 
+    def together(self) -> list[Together]:
+        """The runs for each combination of swept settings. Of one architecture alone, which has nothing else
+        to be compared with, the settings stand side by side."""
+        if len({case.architecture for case in self.cases}) == 1:
+            return [Together({}, self.names(), self.runs)]
+        found: dict[str, list[tuple[CaseRecord, Run]]] = {}
+        for case, run in zip(self.cases, self.runs, strict=True):
+            found.setdefault(", ".join(in_words(case.settings)), []).append((case, run))
+        return [
+            Together(
+                members[0][0].settings,
+                tuple(case.architecture for case, _ in members),
+                tuple(run for _, run in members),
+            )
+            for members in found.values()
+        ]
+
+    def names(self) -> tuple[str, ...]:
+        """What tells each run from the others but for its seed: its architecture, its settings, or both."""
+        several = len({case.architecture for case in self.cases}) > 1
+        return tuple(
+            ", ".join(
+                [*([case.architecture] if several or not case.settings else ()), *in_words(case.settings)]
+            )
+            for case in self.cases
+        )
+
     def table(self) -> list[Row]:
         """One row a run: what distinguishes it, then its summary."""
         return [{**run.summary.row, **case.settings} for case, run in zip(self.cases, self.runs, strict=True)]
@@ -92,6 +134,18 @@ class Comparison:
     def survivability(self) -> tuple[SurvivalCurve, ...]:
         """Delivery among survivors over the number of failures, for each architecture, with intervals."""
         return survivability(run.summary for run in self.runs)
+
+
+def in_words(settings: Mapping[str, Any]) -> list[str]:
+    """Swept settings, in brief: a word says by itself what it is.
+
+    >>> in_words({"storage.kind": "paxos", "links.radio.loss_ratio": 0.05})
+    ['paxos', 'loss_ratio=0.05']
+    """
+    return [
+        value if isinstance(value, str) else f"{key.rpartition('.')[2]}={value}"
+        for key, value in settings.items()
+    ]
 
 
 def load(folder: Path | str) -> Run | Comparison:

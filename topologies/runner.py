@@ -129,8 +129,8 @@ def _analyse_captures(folder: Path, chosen: Chosen, say: Say) -> None:
         say(f"{folder.name}: the captures and the ether's counters disagree, see captures.json")
 
 
-def write_page(folders: Sequence[Path], target: Path) -> None:
-    """The report over these runs."""
+def write_page(folders: Sequence[Path], target: Path, names: Sequence[str] = ()) -> None:
+    """The report over these runs; `names` in place of their architectures'."""
     from topologies import reporting  # brings matplotlib, which a run does not need
 
-    reporting.write(folders, target)
+    reporting.write(folders, target, names)

@@ -208,12 +208,6 @@ class StorageSettings(_Table, frozen=True, kw_only=True):
     replicas: Annotated[int, msgspec.Meta(ge=2, le=9)] = 3
     """Of each group."""
 
-    def __post_init__(self) -> None:
-        if self.replicas > self.hosts:
-            raise ValueError(
-                f"{self.replicas} replicas of a group need as many hosts, there are {self.hosts}"
-            )
-
 
 class Variant(_Table, frozen=True, kw_only=True):
     """An architecture of one's own: another's options, changed."""

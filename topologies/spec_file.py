@@ -217,6 +217,12 @@ def _check_rules(spec: Spec) -> None:
             key="cooldown_s",
             hint=f"at least {spec.deadline_s:g}, or leave it out",
         )
+    if spec.storage.kind != "sink" and spec.storage.replicas > spec.storage.hosts:
+        raise InputError(
+            f"{spec.storage.replicas} replicas of a group need as many hosts",
+            key="storage.replicas",
+            hint=f"at most storage.hosts = {spec.storage.hosts}",
+        )
     if last_s <= first_s:
         raise InputError(
             f"{spec.duration_s:g} s leaves nothing to count: the first {first_s:g} s are warm-up, "

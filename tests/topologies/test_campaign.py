@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,9 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def without_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports have tests of their own, and take longer than these runs."""
 
-    def write(folders: list[Path], target: Path) -> None:
+    def write(folders: list[Path], target: Path, names: Sequence[str] = ()) -> None:
         assert all((folder / "manifest.json").exists() for folder in folders)
+        assert len(names) in (0, len(folders))
         target.write_text("<html>", encoding="utf-8")
 
     for module in (runner, campaign, api):
@@ -153,6 +155,20 @@ class TestCompare:
             "gossip,loss_ratio=0.05,seed=2",
         ]
         assert [row["links.radio.loss_ratio"] for row in comparison.table()] == [0, 0, 0.05, 0.05]
+        (together,) = comparison.together()
+        assert together.names == ("loss_ratio=0", "loss_ratio=0", "loss_ratio=0.05", "loss_ratio=0.05")
+        assert [path.name for path in comparison.folder.glob("*.html")] == ["report.html"]
+
+    def test_sets_architectures_side_by_side_for_each_setting(self, spec: Path) -> None:
+        """A page for each, and all of them told apart where a page is made of everything."""
+        comparison = topologies.compare(
+            spec, fabric="simulation", settings={"links.radio.loss_ratio": [0, 0.05], "duration_s": [14]}
+        )
+        assert [(each.settings, each.names) for each in comparison.together()] == [
+            ({"links.radio.loss_ratio": 0}, ("star", "gossip")),
+            ({"links.radio.loss_ratio": 0.05}, ("star", "gossip")),
+        ]
+        assert len(set(comparison.names())) == 4
         pages = {path.name for path in comparison.folder.glob("*.html")}
         assert pages == {"report,loss_ratio=0.html", "report,loss_ratio=0.05.html"}
 

@@ -32,7 +32,7 @@ def somewhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Results go to the current directory."""
     monkeypatch.chdir(tmp_path)
     for module in (runner, campaign, api):
-        monkeypatch.setattr(module, "write_page", lambda _, target: target.write_text("<html>"))
+        monkeypatch.setattr(module, "write_page", lambda _, target, names=(): target.write_text("<html>"))
 
 
 def birdhouse(*arguments: str | Path) -> Result:

@@ -13,7 +13,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from topologies.api import Checked
-from topologies.metrics import Summary
 from topologies.metrics.survivability import SurvivalCurve
 from topologies.results import Comparison, Row
 from topologies.table import comparison as table_of
@@ -34,13 +33,10 @@ def print_json(value: Any) -> None:
 
 
 def comparison_tables(comparison: Comparison) -> Iterator[Table]:
-    """One table for each combination of swept settings."""
-    groups: dict[str, list[Summary]] = {}
-    for case, run in zip(comparison.cases, comparison.runs, strict=True):
-        setting = ", ".join(f"{key} = {_plain(value)}" for key, value in case.settings.items())
-        groups.setdefault(setting, []).append(run.summary)
-    for setting, summaries in groups.items():
-        table = table_of(summaries)
+    """What is set side by side."""
+    for group in comparison.together():
+        table = table_of(group.summaries)
+        setting = ", ".join(f"{key} = {_plain(value)}" for key, value in group.settings.items())
         if setting:
             table.title = f"{table.title}\n{setting}"
         yield table

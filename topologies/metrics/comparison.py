@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from topologies.metrics.outages import Outage, OutageEffect
 from topologies.metrics.summary import Summary
 from topologies.metrics.survivability import SurvivalCurve, survivability
+from topologies.metrics.tier import TierEffect
 
 
 class Spread(NamedTuple):
@@ -73,18 +74,29 @@ def architectures(summaries: Iterable[Summary]) -> dict[str, list[Summary]]:
 
 
 def shared_outages(summaries: Sequence[Summary]) -> list[Outage]:
-    """Outages that hit every run, as the first run met them; random failures differ and are left out."""
-    common = [{_identity(effect.outage) for effect in summary.effects} for summary in summaries]
-    return [
-        effect.outage
-        for effect in (summaries[0].effects if summaries else ())
-        if all(_identity(effect.outage) in known for known in common)
-    ]
+    """Outages that hit every run, as the first run met them; random failures differ and are left out. Those
+    of the storage tier are `shared_behind_the_sink`."""
+    return _shared([[effect.outage for effect in summary.effects] for summary in summaries])
+
+
+def shared_behind_the_sink(summaries: Sequence[Summary]) -> list[Outage]:
+    """The same of the storage tier alone."""
+    return _shared([[effect.outage for effect in summary.tier.effects] for summary in summaries])
 
 
 def effect_of(summary: Summary, outage: Outage) -> OutageEffect:
     """What a shared outage did in one run."""
     return next(effect for effect in summary.effects if _identity(effect.outage) == _identity(outage))
+
+
+def tier_effect_of(summary: Summary, outage: Outage) -> TierEffect:
+    """What one of the storage tier did in one run."""
+    return next(effect for effect in summary.tier.effects if _identity(effect.outage) == _identity(outage))
+
+
+def tier_kinds(summaries: Iterable[Summary]) -> list[str]:
+    """Where the observations ended, in order of first mention."""
+    return list(dict.fromkeys(summary.tier.kind for summary in summaries))
 
 
 def in_words(outage: Outage) -> str:
@@ -148,6 +160,8 @@ def lines(summaries: Sequence[Summary], outages_max: int | None = None) -> list[
         if any(spread is not None for spread in spreads.values()):
             found.append(Line(label, better, format_, spreads, part))
 
+    if len(tier_kinds(summaries)) > 1:  # then this is what the comparison is about
+        _add_tier(add, tier_kinds(summaries), summaries)
     part = "Delivery"
     add(part, f"within {deadline}", lambda s: s.delivery.ratio, percent, "more")
     add(part, "ever", lambda s: s.delivery.ratio_ever, percent, "more")
@@ -173,15 +187,9 @@ def lines(summaries: Sequence[Summary], outages_max: int | None = None) -> list[
     add(part, "load, max / mean", lambda s: s.load.max_over_mean, plain, "less")
     add(part, "energy / radio node", lambda s: s.energy.all.mean_j, joules, "less")
     add(part, "first battery empty", lambda s: s.energy.lifetime_s, seconds, "more")
-    kinds = dict.fromkeys(summary.tier.kind for summary in summaries)
-    if any(kind != "sink" for kind in kinds):
-        part = f"Storage tier, {' and '.join(kinds)}"
-        add(part, "kept of what reached it", lambda s: s.tier.kept_ratio, percent, "more")
-        add(part, "acknowledged, then lost", lambda s: s.tier.lost, count, "less")
-        add(part, "latency p50", lambda s: never(s.tier.p50_s), seconds, "less")
-        add(part, "latency p99", lambda s: never(s.tier.p99_s), seconds, "less")
-        add(part, "time unavailable", lambda s: s.tier.unavailable_s, seconds, "less")
-        add(part, "longest at a time", lambda s: s.tier.longest_s, seconds, "less")
+    kinds = tier_kinds(summaries)
+    if len(kinds) == 1 and kinds != ["sink"]:
+        _add_tier(add, kinds, summaries)
     part = "Caches"
     add(part, "hit ratio", lambda s: s.cache.hit_ratio if s.cache else None, percent, None)
     add(
@@ -235,6 +243,25 @@ def _add_worst(add: Callable[..., None], outages: Sequence[Outage], deadline: st
     add(part, "lost for good", of_all(max, lambda e: e.lost), count, "less")
     add(part, "age, mean", of_all(max, lambda e: e.during.age_mean_s), age, "less")
     add(part, "time to recovery", of_all(max, recovered_after), seconds, "less")
+
+
+def _add_tier(add: Callable[..., None], kinds: Iterable[str], summaries: Sequence[Summary]) -> None:
+    part = f"Storage tier, {', '.join(kinds)}"
+    add(part, "kept of what reached it", lambda s: s.tier.kept_ratio, percent, "more")
+    add(part, "acknowledged, then lost", lambda s: s.tier.lost, count, "less")
+    add(part, "latency p50", lambda s: never(s.tier.p50_s), seconds, "less")
+    add(part, "latency p99", lambda s: never(s.tier.p99_s), seconds, "less")
+    add(part, "time unavailable", lambda s: s.tier.unavailable_s, seconds, "less")
+    add(part, "longest at a time", lambda s: s.tier.longest_s, seconds, "less")
+    outages = shared_behind_the_sink(summaries)
+
+    def add_each(part: str, value: Callable[[TierEffect], float]) -> None:
+        for outage in outages:
+            label = f"{in_words(outage)}, {span(outage)}"
+            add(part, label, lambda s, o=outage: value(tier_effect_of(s, o)), seconds, "less")
+
+    add_each("Storage tier unavailable, while", lambda effect: effect.unavailable_s)
+    add_each("Longest wait of what reached it, while", lambda effect: never(effect.longest_s))
 
 
 def span(outage: Outage) -> str:
@@ -334,6 +361,16 @@ def _range(low: str, high: str) -> str:
     """`27 %` and `30 %` give `27–30 %`."""
     number, _, unit = low.partition(" ")
     return f"{number}–{high}" if unit and high.endswith(f" {unit}") else f"{low}–{high}"
+
+
+def _shared(found: Sequence[Sequence[Outage]]) -> list[Outage]:
+    """Those that are in every list, as in the first."""
+    common = [{_identity(outage) for outage in each} for each in found]
+    return [
+        outage
+        for outage in (found[0] if found else ())
+        if all(_identity(outage) in known for known in common)
+    ]
 
 
 def _identity(outage: Outage) -> tuple[str, str, int]:

@@ -7,6 +7,7 @@ the deadline is back at 95 % of the mean before the failure. A window holds the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from math import ceil, inf
 from typing import Literal
@@ -40,6 +41,15 @@ class Outage(msgspec.Struct, frozen=True):
     def until(self, end_s: float) -> float:
         """Its end, at most `end_s`."""
         return end_s if self.end_s is None else min(self.end_s, end_s)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Those that its subject names.
+
+        >>> Outage("partition", "store1, store2 | store3", 60.0, 68.0).devices
+        ('store1', 'store2', 'store3')
+        """
+        return tuple(re.split(r" [–→|] |, ", self.subject))
 
 
 class Window(msgspec.Struct, frozen=True):

@@ -32,11 +32,11 @@ from topologies.metrics.outages import (
 )
 from topologies.metrics.reading import Readings
 from topologies.metrics.survivability import Survivors, survivors
-from topologies.metrics.tier import Tier, tier
+from topologies.metrics.tier import Tier, behind_the_sink, tier
 from topologies.metrics.traffic import LinkTraffic, Load, Traffic, link_traffic, load, traffic
 from underlay.errors import InputError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +90,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     cache: CacheUse | None
     outages: tuple[Outage, ...]
     effects: tuple[OutageEffect, ...]
+    """Of those on the way to the sink; what befell the tier behind it is in `tier`."""
     survivors: Survivors
     convergence: Convergence
     series: DeliverySeries
@@ -97,6 +98,10 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """Observations that a device gave up, by reason."""
     disconnects: int
     health: Health
+
+    def called(self, name: str) -> Summary:
+        """The same under another name than its architecture's."""
+        return msgspec.structs.replace(self, run=msgspec.structs.replace(self.run, architecture=name))
 
     @property
     def row(self) -> dict[str, Any]:
@@ -205,11 +210,12 @@ def summary_of(readings: Readings) -> Summary:
     pairs = to_sink if manifest.subscribers == "storage" else Pairs.of(readings, everyone)
     curves = age_curves(readings)
     found = outages(readings.faults)
+    behind = behind_the_sink(found, manifest)
     return Summary(
         run=_run(manifest),
         delivery=delivery(pairs),
         storage=delivery(to_sink),
-        tier=tier(readings),
+        tier=tier(readings, behind),
         by_kind=_by_kind(pairs),
         age=age(curves, start_s, stop_s, threshold_s=manifest.deadline_s),
         traffic=traffic(readings, pairs),
@@ -218,7 +224,7 @@ def summary_of(readings: Readings) -> Summary:
         energy=energy_use(readings, down_times(found, manifest.duration_s)),
         cache=cache_use(readings.answers, readings.origin_requests),
         outages=found,
-        effects=effects(found, pairs, curves, start_s, stop_s),
+        effects=effects([each for each in found if each not in behind], pairs, curves, start_s, stop_s),
         survivors=survivors(pairs, found),
         convergence=convergence(pairs, [o.subject for o in found if o.kind == "crash" and o.end_s is None]),
         series=delivery_series(pairs, start_s, stop_s),

@@ -6,14 +6,29 @@ durable. What was acknowledged and is not there when everything is read back at 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from math import ceil, inf
 
 import msgspec
 
+from topologies.manifest import Manifest
+from topologies.metrics.outages import Outage
 from topologies.metrics.reading import Readings
 
 PATIENCE_S = 1.0
 """While an observation has waited longer than this, the tier is unavailable."""
+
+
+class TierEffect(msgspec.Struct, frozen=True):
+    """One failure behind the sink, and what it did."""
+
+    outage: Outage
+    given: int
+    """Observations that reached the sink meanwhile."""
+    unavailable_s: float
+    """Of the failure's own time."""
+    longest_s: float | None
+    """The longest that one of those observations waited to be acknowledged; None: for ever."""
 
 
 class Tier(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +51,8 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True):
     """The longest such spell."""
     bytes_on_air: int
     """On the tier's own links, which count nowhere else."""
+    effects: tuple[TierEffect, ...] = ()
+    """Of every failure that befell the tier alone, in order of time."""
 
     @property
     def kept_ratio(self) -> float | None:
@@ -43,15 +60,30 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True):
         return self.kept / self.given if self.given else None
 
 
-def tier(readings: Readings) -> Tier:
-    """The storage tier's part in a run."""
+def behind_the_sink(found: Iterable[Outage], manifest: Manifest) -> tuple[Outage, ...]:
+    """Outages that befell the storage tier's hosts or their links and nobody else."""
+    hosts = {device.name for device in manifest.devices if device.role == "storage"}
+    return tuple(
+        outage
+        for outage in found
+        if hosts.intersection(outage.devices) and hosts.issuperset({*outage.devices} - {manifest.sink})
+    )
+
+
+def tier(readings: Readings, found: Sequence[Outage] = ()) -> Tier:
+    """The storage tier's part in a run.
+
+    Args:
+        found: the outages behind the sink.
+    """
     manifest = readings.manifest
     given = {
         id_: arrivals[manifest.sink]
         for id_, arrivals in readings.arrived.items()
         if manifest.sink in arrivals
     }
-    waits = sorted(readings.stored.get(id_, inf) - t_s for id_, t_s in given.items())
+    waits = {id_: readings.stored.get(id_, inf) - t_s for id_, t_s in given.items()}
+    in_order = sorted(waits.values())
     spells = _spells(
         [
             (t_s + PATIENCE_S, min(readings.stored.get(id_, inf), manifest.duration_s))
@@ -63,11 +95,37 @@ def tier(readings: Readings) -> Tier:
         given=len(given),
         kept=sum(1 for id_ in given if id_ in readings.stored),
         lost=readings.missing,
-        p50_s=_quantile(waits, 0.5),
-        p99_s=_quantile(waits, 0.99),
+        p50_s=_quantile(in_order, 0.5),
+        p99_s=_quantile(in_order, 0.99),
         unavailable_s=round(sum(end - start for start, end in spells), 6),
         longest_s=round(max((end - start for start, end in spells), default=0.0), 6),
         bytes_on_air=sum(usage.bytes_on_air for usage in readings.tier_usage.values()),
+        effects=tuple(
+            _effect(
+                outage,
+                outage.until(manifest.duration_s),
+                [(t_s, waits[id_]) for id_, t_s in given.items()],
+                spells,
+            )
+            for outage in found
+        ),
+    )
+
+
+def _effect(
+    outage: Outage, end_s: float, waits: list[tuple[float, float]], spells: list[tuple[float, float]]
+) -> TierEffect:
+    """Of a failure up to `end_s`; `waits` has for each observation when it was given, and how long it
+    waited."""
+    start_s = outage.start_s
+    meanwhile = [wait_s for t_s, wait_s in waits if start_s <= t_s < end_s]
+    longest_s = max(meanwhile, default=0.0)
+    unavailable_s = sum(max(0.0, min(last, end_s) - max(first, start_s)) for first, last in spells)
+    return TierEffect(
+        outage,
+        len(meanwhile),
+        round(unavailable_s, 6),
+        None if longest_s == inf else round(longest_s, 6),
     )
 
 

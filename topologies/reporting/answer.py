@@ -25,6 +25,7 @@ from topologies.metrics.comparison import (
 from topologies.metrics.outages import Outage, OutageEffect
 from topologies.metrics.summary import Summary
 from topologies.metrics.survivability import survivability
+from topologies.reporting import storing
 
 
 class Tale(NamedTuple):
@@ -47,6 +48,10 @@ def answer(summaries: Sequence[Summary]) -> Answer:
     compared = least_harmed(summaries)
     outage = telling_outage(compared)
     groups = architectures(compared)
+    if storing.is_about_storage(compared):
+        headline = storing.headline(compared)
+        tales = [Tale(name, storing.tale(runs)) for name, runs in groups.items()]
+        return Answer(headline, tales, None)
     if outage is not None:
         headline = _of_outage(compared, outage)
         tales = [Tale(name, _tale(runs, outage)) for name, runs in groups.items()]
