@@ -22,6 +22,10 @@ from kv import primary_backup
 from kv.client import Directory, Sharded, Static
 from kv.machine import KeyValueMachine
 from kv.paxos import Settings, paxos
+from kv.redis import directory
+from kv.redis.binding import redis_port
+from kv.redis.router import NODE as ROUTER
+from kv.redis.router import Router
 from kv.server import Server
 from kv.sharding.config import GROUPS_MAX, REPLICAS_MAX, Configuration, check_group, join
 from kv.sharding.machine import ShardMachine
@@ -29,7 +33,7 @@ from kv.sharding.moves import Timings
 from kv.sharding.server import ControllerServer, ShardServer
 from underlay.errors import InputError
 from underlay.node import Address, Node, address, device_of
-from underlay.plan import NodePlan
+from underlay.plan import DevicePlan, NodePlan
 
 Kind = Literal["primary-backup", "paxos", "sharded"]
 
@@ -37,6 +41,7 @@ CONTROLLER = "ctl"
 VIEWS = "views"
 FIRST_PORT = 7100
 """Of the controller, or the view service; group `gN` has the Nth port after it (`port_of`)."""
+ROUTER_PORT = FIRST_PORT - 1
 
 
 class Tier(msgspec.Struct, frozen=True):
@@ -66,6 +71,15 @@ class Tier(msgspec.Struct, frozen=True):
         """What runs on each host: the controller's replica or the view service first, then the groups'."""
         plans = list(self._plans())
         return {host: tuple(plan for at, plan in plans if at == host) for host in self.hosts}
+
+    def router(self) -> NodePlan:
+        """What answers Redis' clients, on every host alike."""
+        return NodePlan(ROUTER, partial(_router, self), ROUTER_PORT)
+
+    def devices(self) -> dict[str, DevicePlan]:
+        """All that runs on each host: its nodes, and at its own address the port for Redis' clients."""
+        redis = redis_port(self.hosts)
+        return {host: DevicePlan((self.router(), *nodes), (redis,)) for host, nodes in self.nodes().items()}
 
     def directory(self) -> Directory:
         """Where a client of this tier begins to ask; one for each client."""
@@ -247,6 +261,13 @@ def _shard(
     machine = ShardMachine(group, KeyValueMachine())
     replication = paxos(replicas, settings, replaces=replaces)
     return ShardServer(group, replication, machine, controller, timings)
+
+
+def _router(made: Tier) -> Node:
+    if made.kind == "sharded":
+        return Router(directory.Directory(made.initial(), made.controller))
+    ((group, replicas),) = made.groups.items()
+    return Router(directory.Directory.of_one_group(group, replicas))
 
 
 def _replica(group: str, replicas: tuple[Address, ...], settings: Settings, replaces: Address = "") -> Node:

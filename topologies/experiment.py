@@ -147,7 +147,7 @@ def build_plan(experiment: Experiment) -> Plan:
     spec, topology = experiment.spec, experiment.topology
     deployed = deploy_of(experiment.architecture)(experiment)
     common = _workload(experiment)
-    tiers = _tier_plans(experiment.tier)
+    tiers = experiment.tier.devices() if experiment.tier else {}
     devices = {
         name: _joined(deployed.devices.get(name), common.get(name), tiers.get(name))
         for name in topology.roles
@@ -229,12 +229,6 @@ def _check_programs(devices: Mapping[str, DevicePlan]) -> None:
                 key="program",
                 hint="a broker is called mosquitto",
             )
-
-
-def _tier_plans(storage: Tier | None) -> dict[str, DevicePlan]:
-    if storage is None:
-        return {}
-    return {host: DevicePlan(nodes=nodes) for host, nodes in storage.nodes().items()}
 
 
 def _client(storage: Tier, lanes: int) -> Client[Context]:

@@ -95,12 +95,15 @@ def test_storage_hosts_are_drawn_apart_and_beside_the_others() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_tier_runs_on_its_hosts_and_takes_the_sinks_place(kind: str) -> None:
-    """The sink's own node is gone, and nothing of the store is on any other machine."""
+    """The sink's own node is gone, and nothing of the store is on any other machine; Redis' clients may ask each
+    of its hosts."""
     spec = parse_spec(f'{SMALL}[storage]\nkind = "{kind}"', file="s.toml")
     experiment = build_experiment(spec, "star")
     devices = build_plan(experiment).devices
     assert {"storing", "star"} <= names_of(devices["sink"])
     assert "sink" not in names_of(devices["sink"])
+    reached = {name for name, plan in devices.items() if any(b.name == "@redis" for b in plan.bindings)}
+    assert reached == set(experiment.topology.storage)
     hosting = {name for name, plan in devices.items() if names_of(plan) & {"g1", "g2", "g3", "ctl", "views"}}
     assert hosting <= set(experiment.topology.storage)
     assert len(hosting) == (5 if kind == "sharded" else 4 if kind == "primary-backup" else 3)
