@@ -25,10 +25,31 @@ class Kept(Message, frozen=True, array_like=True, tag=91):
 
 
 class Fetch(Message, frozen=True, array_like=True, tag=92):
-    """Send me the object with `Keep`, if you have it."""
+    """Send me the object with `Keep`; answered with `Lacking` by who does not have it."""
 
     transport = "stream"
     digest: bytes
+
+
+class Lacking(Message, frozen=True, array_like=True, tag=94):
+    """I do not have what you wanted to fetch."""
+
+    transport = "stream"
+    digest: bytes
+
+
+class AskKept(Message, frozen=True, array_like=True, tag=95):
+    """Which of these do you have, durably?"""
+
+    transport = "stream"
+    digests: tuple[bytes, ...]
+
+
+class KeptOf(Message, frozen=True, array_like=True, tag=96):
+    """These."""
+
+    transport = "stream"
+    digests: tuple[bytes, ...]
 
 
 class KeptHere(Message, frozen=True, array_like=True, tag=93):
@@ -38,4 +59,4 @@ class KeptHere(Message, frozen=True, array_like=True, tag=93):
     digest: bytes
 
 
-OBJECT_MESSAGES: tuple[type[Message], ...] = (Keep, Kept, Fetch)
+OBJECT_MESSAGES: tuple[type[Message], ...] = (Keep, Kept, Fetch, Lacking, AskKept, KeptOf)

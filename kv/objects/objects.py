@@ -6,6 +6,9 @@ asks the others for it, one after another. What nobody refers to is deleted long
 longer than a leader waits between keeping an object and proposing its reference (`KEEPING_S`), so an object
 that is about to be referred to again is never lost on the way.
 
+A slot that moves brings references to what its former group keeps. The receiver's leader has `secure` tell it
+when a majority of its own group has everything, and the former group deletes nothing before it has said so.
+
 Because objects are named by their content, everything here may happen twice, in any order.
 """
 
@@ -16,7 +19,7 @@ from hashlib import sha256
 from typing import Any, Protocol
 
 from kv.machine import Reference
-from kv.objects.messages import Fetch, Keep, Kept, KeptHere
+from kv.objects.messages import AskKept, Fetch, Keep, Kept, KeptHere, KeptOf, Lacking
 from kv.objects.shelf import Shelf, cut
 from kv.operations import Outcome
 from kv.records import Checked
@@ -29,8 +32,13 @@ UNREFERENCED_S = 600.0
 """How long an object stays after it was last heard of, if nothing refers to it."""
 CHECK_S = 0.5
 """Between two looks at what is missing."""
-FETCHES_MAX = 8
+FETCHES_MAX = 4
 """Objects that are asked for at a time."""
+FETCH_S = 3.0
+"""After so long without an answer another replica is asked; a thin link must not be filled with
+repetitions."""
+ASKED_MAX = 1000
+"""Objects that one `AskKept` asks about."""
 
 _CHECK: Timer = ("objects", "check")
 _SWEEP_CHECKS = 20
@@ -40,9 +48,6 @@ Then = Callable[[Context, Reference | None], None]
 
 class Referring(Protocol):
     """What a machine says of the objects it refers to."""
-
-    @property
-    def revision(self) -> int: ...
 
     def referenced(self) -> Collection[bytes]:
         """Digests of all objects that its state names, old versions and remembered outcomes included."""
@@ -80,8 +85,14 @@ class Objects:
         self._shelf = Shelf()
         self._touched_s: dict[bytes, float] = {}
         self._keeping: dict[bytes, Keeping] = {}
-        self._missing: tuple[bytes, ...] = ()
-        self._looked_at = -1
+        self._missing: dict[bytes, int] = {}
+        """What the machine refers to and is not here, and how many have said that they lack it too."""
+        self._fetching: dict[bytes, float] = {}
+        """When it was asked for, of what may still come."""
+        self._secured: dict[bytes, None] = {}
+        """What a majority has, as far as this leader knows."""
+        self._insecure: dict[bytes, dict[Address, None]] = {}
+        self._securing: list[Callable[[Context], None]] = []
         self._checks = 0
         self._turn = 0
 
@@ -99,15 +110,23 @@ class Objects:
                 self._shelf.put(Checked(ctx.store), digest, number, of, data)
                 if digest in self._shelf:
                     ctx.send(sender, Kept(digest))
+                    self._arrived(ctx, digest)
             case Kept(digest):
                 self._kept(ctx, digest, sender)
+                self._has(ctx, sender, (digest,))
             case KeptHere(digest):
                 self._kept(ctx, digest, ctx.address)
             case Fetch(digest):
-                if digest in self._shelf:
-                    chunks = list(self._shelf.chunks(Checked(ctx.store), digest))
-                    for number, data in chunks:
-                        ctx.send(sender, Keep(digest, number, len(chunks), data))
+                self._give(ctx, sender, digest)
+            case Lacking(digest):
+                self._fetching.pop(digest, None)
+                self._fetch_elsewhere(ctx, digest)
+            case AskKept(digests):
+                kept = tuple(digest for digest in digests if digest in self._shelf)
+                self._touched_s.update(dict.fromkeys(kept, ctx.now))
+                ctx.send(sender, KeptOf(kept))
+            case KeptOf(digests):
+                self._has(ctx, sender, digests)
             case _:
                 return False
         return True
@@ -120,6 +139,7 @@ class Objects:
         self._checks += 1
         self._look(ctx)
         self._keep_again(ctx)
+        self._ask_kept(ctx)
         if self._checks % _SWEEP_CHECKS == 0:
             self._sweep(ctx)
         return True
@@ -145,9 +165,24 @@ class Objects:
             ctx.when_durable(KeptHere(digest))
         keeping.waiting.append(then)
 
+    def secure(self, ctx: Context, then: Callable[[Context], None]) -> None:
+        """Call `then(ctx)` once a majority has everything that the machine refers to now; only while
+        leading."""
+        known = (self._secured, self._insecure)
+        for digest in sorted(self._machine.referenced()):
+            if not any(digest in digests for digests in known):
+                self._insecure[digest] = {}
+        self._securing.append(then)
+        self._look(ctx)
+        self._ask_kept(ctx)
+        self._secure_if_all(ctx)
+
     def left_office(self) -> None:
-        """Nobody waits any more."""
+        """Nobody waits any more, and others may be asked from now on."""
         self._keeping.clear()
+        self._secured.clear()
+        self._insecure.clear()
+        self._securing.clear()
 
     # ----------------------------------------------------------------------------------------------- reading
 
@@ -204,18 +239,80 @@ class Objects:
                 self._send(ctx, keeping)
 
     def _look(self, ctx: Context) -> None:
-        """What is missing; asked for again at every look until it is here."""
-        if self._missing or self._looked_at != self._machine.revision:
-            self._looked_at = self._machine.revision
-            self._missing = tuple(d for d in sorted(self._machine.referenced()) if d not in self._shelf)
-        for digest in self._missing[:FETCHES_MAX]:
-            self._fetch(ctx, digest)
+        """What is missing; asked for at every look until it is here."""
+        # Whether anything changed is not asked: a slot that arrives need not change the machine's revision.
+        self._missing = dict.fromkeys(
+            sorted(d for d in self._machine.referenced() if d not in self._shelf), 0
+        )
+        self._fetching = {d: at_s for d, at_s in self._fetching.items() if ctx.now - at_s < FETCH_S}
+        self._fetch_more(ctx)
+
+    def _fetch_more(self, ctx: Context) -> None:
+        for digest in self._missing:
+            if len(self._fetching) >= FETCHES_MAX:
+                return
+            if digest not in self._fetching:
+                self._fetch(ctx, digest)
 
     def _fetch(self, ctx: Context, digest: bytes) -> None:
         others = [holder for holder in self._holders() if holder != ctx.address]
         if others:
             self._turn += 1
+            self._fetching[digest] = ctx.now
             ctx.send(others[self._turn % len(others)], Fetch(digest))
+
+    def _fetch_elsewhere(self, ctx: Context, digest: bytes) -> None:
+        """Ask the next one at once, until all were asked; then again at the next look."""
+        lacked = self._missing.get(digest)
+        if lacked is not None and lacked + 1 < len(self._holders()):
+            self._missing[digest] = lacked + 1
+            self._fetch(ctx, digest)
+
+    def _arrived(self, ctx: Context, digest: bytes) -> None:
+        self._fetching.pop(digest, None)
+        if self._missing.pop(digest, None) is not None:
+            self._fetch_more(ctx)
+        self._has(ctx, ctx.address, (digest,))
+
+    def _give(self, ctx: Context, to: Address, digest: bytes) -> None:
+        if digest not in self._shelf:
+            ctx.send(to, Lacking(digest))
+            return
+        self._touched_s[digest] = ctx.now
+        chunks = list(self._shelf.chunks(Checked(ctx.store), digest))
+        for number, data in chunks:
+            ctx.send(to, Keep(digest, number, len(chunks), data))
+
+    def _ask_kept(self, ctx: Context) -> None:
+        """Ask the members that have not said so which of the insecure objects they have."""
+        if not self._securing:
+            return
+        self._has(ctx, ctx.address, tuple(digest for digest in self._insecure if digest in self._shelf))
+        for member in self._members():
+            if member != ctx.address:
+                asked = [digest for digest, holders in self._insecure.items() if member not in holders]
+                if asked:
+                    ctx.send(member, AskKept(tuple(asked[:ASKED_MAX])))
+
+    def _has(self, ctx: Context, who: Address, digests: Iterable[bytes]) -> None:
+        members = self._members()
+        for digest in digests:
+            holders = self._insecure.get(digest)
+            if holders is not None:
+                holders[who] = None
+                if 2 * sum(1 for member in members if member in holders) > len(members):
+                    del self._insecure[digest]
+                    self._secured[digest] = None
+        self._secure_if_all(ctx)
+
+    def _secure_if_all(self, ctx: Context) -> None:
+        referenced = self._machine.referenced() if self._insecure else ()
+        if any(digest in referenced for digest in self._insecure):
+            return
+        self._insecure.clear()
+        securing, self._securing = self._securing, []
+        for then in securing:
+            then(ctx)
 
     def _sweep(self, ctx: Context) -> None:
         """Delete what nothing refers to and nobody mentioned for long."""

@@ -17,7 +17,7 @@ A key therefore pauses from the source's `@release` to the receiver's `@install`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -83,6 +83,9 @@ class Seat(Protocol):
 
     def lost_contact(self, group: str, leader: Address = "") -> None:
         """That was not the one; `leader` is, if given."""
+
+    def secure(self, ctx: Context, then: Callable[[Context], None]) -> None:
+        """Call back once a majority of the group has all objects that its machine refers to."""
 
     def arrived(self, ctx: Context) -> None:
         """Slots became ours, or a chunk showed that they are on their way."""
@@ -191,7 +194,8 @@ class Receiver:
         # Only what the machine says: the source deletes it.
         here = [part.slot for part in parts if seat.shards.state(part.slot) is SlotState.OWNED]
         if here:
-            ctx.send(sender, Taken(seat.shards.configuration.number, compact(here)))
+            taken = Taken(seat.shards.configuration.number, compact(here))
+            seat.secure(ctx, lambda ctx: ctx.send(sender, taken))
             seat.arrived(ctx)
         self.pull(ctx)
         seat.moved(ctx)

@@ -7,7 +7,8 @@ about a slot that is on its way. Nothing here decides what is served: the machin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import ClassVar
 
 import msgspec
@@ -80,6 +81,10 @@ class ShardServer(Server):
     """Number of the question, and the configuration that it reported."""
     _reported: int
     """The configuration that the controller is known to know as settled."""
+    _secured: int
+    """The configuration with which came no object that a majority of the group does not have."""
+    _securing: int
+    """The one of which that is being found out."""
     _adopting: bool
     """Whether the next configuration is on its way through the log."""
 
@@ -112,9 +117,7 @@ class ShardServer(Server):
                 if self._source is not None:
                     self._source.on_taken(ctx, sender, message)
             case AskTaken():
-                answer = taken_of(self.shards, message)
-                if answer is not None:
-                    ctx.send(sender, answer)
+                self._on_ask_taken(ctx, sender, message)
             case Answered():
                 self._on_answered(ctx, message)
             case NotHere():
@@ -148,8 +151,9 @@ class ShardServer(Server):
 
     def holders(self) -> Sequence[Address]:
         """A slot's objects may still be with the group that it comes from."""
-        groups = self.shards.configuration.groups
-        return tuple(dict.fromkeys([*super().holders(), *(a for group in groups.values() for a in group)]))
+        shards = self.shards
+        known = [*shards.before.groups.values(), *shards.configuration.groups.values()]
+        return tuple(dict.fromkeys([*super().holders(), *(a for replicas in known for a in replicas)]))
 
     def status(self, number: int) -> Status:
         counts = {
@@ -201,6 +205,9 @@ class ShardServer(Server):
         for each in held:
             self.take(ctx, each.sender, each.submit)
 
+    def secure(self, ctx: Context, then: Callable[[Context], None]) -> None:
+        self.objects.secure(ctx, then)
+
     def moved(self, ctx: Context) -> None:
         if self.shards.settled and self.replication.leading:
             self._receivers = {}
@@ -215,6 +222,11 @@ class ShardServer(Server):
         if not self.shards.settled or self._adopting:
             return
         number = self.shards.configuration.number
+        if self._secured != number:
+            if self._securing != number:
+                self._securing = number
+                self.secure(ctx, partial(self._is_secured, number))
+            return
         name, settled = self.group.encode(), b"%d" % number
         self._asked_next = self.question()
         ask_next = Operation((b"BH.NEXT", name, settled))
@@ -223,6 +235,12 @@ class ShardServer(Server):
             self._asked_settled = (self.question(), number)
             report = Operation((b"BH.SETTLED", name, settled))
             ctx.send(self._controllers.present, Submit(self._asked_settled[0], (report,)))
+
+    def _is_secured(self, number: int, ctx: Context) -> None:
+        """A majority of this group has all objects that came with slots of that configuration. Before, it is
+        not settled for anybody else: the former groups may be asked for them still."""
+        self._secured = number
+        self._poll(ctx)
 
     def _on_answered(self, ctx: Context, answer: Answered) -> None:
         if len(answer.outcomes) != 1:
@@ -273,6 +291,17 @@ class ShardServer(Server):
         self._source.ask_taken(ctx)
         ctx.set_timer(_MOVE, self.timings.retry_s)
 
+    def _on_ask_taken(self, ctx: Context, sender: Address, asked: AskTaken) -> None:
+        """A later configuration says it all, because the one asked about had to be settled before. Of the
+        present one only the leader can tell, which knows of the objects."""
+        answer = taken_of(self.shards, asked)
+        if answer is None:
+            return
+        if asked.configuration < self.shards.configuration.number:
+            ctx.send(sender, answer)
+        elif self.replication.leading:
+            self.secure(ctx, lambda ctx: ctx.send(sender, answer))
+
     def _on_pull(self, ctx: Context, sender: Address, pull: Pull) -> None:
         if self._source is None:
             leader = self.replication.leader or ""
@@ -287,6 +316,7 @@ class ShardServer(Server):
     def _stand_down(self) -> None:
         self._source, self._receivers, self._held = None, {}, []
         self._asked_next, self._asked_settled, self._reported = 0, (0, 0), 0
+        self._secured = self._securing = -1
         self._adopting = False
 
     def _on_their_way(self, submit: Submit) -> bool:
