@@ -95,8 +95,8 @@ def test_storage_hosts_are_drawn_apart_and_beside_the_others() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_tier_runs_on_its_hosts_and_takes_the_sinks_place(kind: str) -> None:
-    """The sink's own node is gone, and nothing of the store is on any other machine; Redis' clients may ask each
-    of its hosts."""
+    """The sink's own node is gone, and nothing of the store is on any other machine; Redis' clients may ask
+    each of its hosts."""
     spec = parse_spec(f'{SMALL}[storage]\nkind = "{kind}"', file="s.toml")
     experiment = build_experiment(spec, "star")
     devices = build_plan(experiment).devices

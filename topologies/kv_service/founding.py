@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Iterable
 from pathlib import Path
@@ -42,6 +43,7 @@ def found(
 
     Raises InputError where it does not fit, cannot be, or the folder belongs to something else.
     """
+    fresh = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if is_strange(folder):
@@ -56,6 +58,9 @@ def found(
                 save(folder, service)
     except OSError as error:
         raise InputError(f"cannot be used: {error.strerror}", file=folder) from error
+    finally:
+        if fresh and folder.exists() and not exists(folder):
+            shutil.rmtree(folder)
 
 
 def check_ports(service: Service, hosts: Iterable[str]) -> None:

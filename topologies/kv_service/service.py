@@ -86,14 +86,29 @@ class Service(msgspec.Struct, frozen=True):
             ports={group: port_of(group) for group in groups},
         )
 
-    def role(self, host: str) -> object:
-        """All that a host was told when it started and does not learn by itself: when this changes, it has to
-        start anew. None: it is not there."""
+    def role(self, host: str) -> Role | None:
+        """What the host is told when it starts; None: it is not there."""
         made = self.tier
         if host not in made.hosts:
             return None
-        nodes = [node.name for node in made.nodes()[host]]
-        return nodes, made.controller, None if made.kind == "sharded" else made.groups
+        nodes = tuple(node.name for node in made.nodes()[host])
+        return Role(nodes, made.controller, {} if made.kind == "sharded" else made.groups)
+
+
+class Role(msgspec.Struct, frozen=True):
+    """All that a host was told when it started, and does not learn by itself."""
+
+    nodes: tuple[str, ...]
+    """Its replicas."""
+    controller: tuple[Address, ...]
+    groups: dict[str, tuple[Address, ...]]
+    """Of a store that is not sharded: a sharded one's its controller tells."""
+
+    def outdated(self, now: Role) -> bool:
+        """Whether the host has to start anew: it has other replicas, or knows less than a majority of the
+        present controller."""
+        known = set(self.controller) & set(now.controller)
+        return (self.nodes, self.groups) != (now.nodes, now.groups) or 2 * len(known) <= len(now.controller)
 
 
 def host_named(number: int) -> str:

@@ -24,7 +24,7 @@ from kv.slots import SLOTS
 from kv.tiers import Kind
 from topologies.kv_service.founding import check_ports, found
 from topologies.kv_service.reach import reached
-from topologies.kv_service.service import Service, changing, load, save, stamp
+from topologies.kv_service.service import Role, Service, changing, load, save, stamp
 from topologies.kv_service.status import StoreStatus, look
 from underlay.emulation.loopback import Ended, Hosts
 from underlay.errors import InputError, RunFailed
@@ -110,7 +110,7 @@ class _Serving:
         self._say = say
         self._stamp: object = None
         self._claims: dict[str, IO[str]] = {}
-        self._roles: dict[str, object] = {}
+        self._roles: dict[str, Role] = {}
         """What each host was told when it was started last; those whose processes have ended included."""
         self._began_s: dict[str, float] = {}
         self._pause_s: dict[str, float] = {}
@@ -156,8 +156,10 @@ class _Serving:
 
     def _start(self, *hosts: str) -> None:
         for host in hosts:
+            role = self._service.role(host)
+            assert role is not None
             self._claim(host)
-            self._roles[host] = self._service.role(host)
+            self._roles[host] = role
             self._began_s[host] = monotonic()
             self._due_s.pop(host, None)
         self.hosts.start(*hosts)
@@ -219,7 +221,8 @@ class _Serving:
                 self._say(f"{host} is new: redis-cli -c -p {self._service.redis_port(host)}")
                 self._try_to_start(host)
         for host in self._mine():
-            if host in self.hosts.running and self._roles[host] != self._service.role(host):
+            role = self._service.role(host)
+            if role is not None and host in self.hosts.running and self._roles[host].outdated(role):
                 self._say(f"{host} gets another role, and is started anew")
                 self._stop(host)
                 if self._try_to_start(host):
