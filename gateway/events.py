@@ -18,3 +18,10 @@ class SpoolFull(Event, frozen=True, tag="spool-full"):
 
     id: str
     spooled_bytes: int
+
+
+class DeadLettered(Event, frozen=True, tag="dead-lettered"):
+    """An observation was acknowledged and will not be stored."""
+
+    id: str
+    reason: str

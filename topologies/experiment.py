@@ -15,12 +15,12 @@ import msgspec
 
 from edge.sensor import SensorConfig, Sensors
 from edge.sink import Sink
-from gateway.storing import Storing
+from gateway.gateway import Gateway, GatewayConfig
+from gateway.messages import NODE as GATEWAY
 from kv.client import Client
 from kv.tiers import Tier, tier
 from topologies.architectures import ARCHITECTURES, VARIANTS, deploy_of
 from topologies.architectures.options import Options
-from topologies.metrics.reading import STORING
 from topologies.profiles import unknown
 from topologies.spec import Spec
 from topologies.timeline import timeline
@@ -33,7 +33,7 @@ from underlay.node import Context, Node
 from underlay.plan import FIRST_PORT, DevicePlan, NodePlan, Plan, ProgramPlan
 
 SENSORS, SINK, TRAFFIC = "sensors", "sink", "traffic"
-PORTS = {name: FIRST_PORT + n for n, name in enumerate((SENSORS, SINK, TRAFFIC, *ARCHITECTURES, STORING))}
+PORTS = {name: FIRST_PORT + n for n, name in enumerate((SENSORS, SINK, TRAFFIC, *ARCHITECTURES, GATEWAY))}
 """Of every node, in every experiment; those of the storage tier have their own (`kv.tiers`)."""
 READ_BACK_S = 2.0
 """Before the end of a run, all that the storage tier acknowledged is read back."""
@@ -89,7 +89,7 @@ class Experiment(msgspec.Struct, frozen=True, dict=True):
         """The node on `device` that takes observations in: the sink's, on the sink."""
         if device != self.topology.sink:
             return None
-        return SINK if self.tier is None else STORING
+        return SINK if self.tier is None else GATEWAY
 
     def _sensor(self, device: str, n: int, index: int) -> SensorConfig:
         spec, sensor = self.spec, self.spec.sensor[n]
@@ -179,7 +179,8 @@ def _workload(experiment: Experiment) -> Mapping[str, DevicePlan]:
         add(topology.sink, SINK, Sink)
     else:
         connect = partial(_client, experiment.tier)
-        add(topology.sink, STORING, Storing, connect, experiment.spec.duration_s - READ_BACK_S)
+        config = GatewayConfig(read_back_at_s=experiment.spec.duration_s - READ_BACK_S)
+        add(topology.sink, GATEWAY, Gateway, connect, config)
     flows = _flows(experiment)
     ends = [device for flow in flows for device in (flow.source, flow.target)]
     for device in dict.fromkeys(ends):

@@ -100,7 +100,7 @@ def test_a_tier_runs_on_its_hosts_and_takes_the_sinks_place(kind: str) -> None:
     spec = parse_spec(f'{SMALL}[storage]\nkind = "{kind}"', file="s.toml")
     experiment = build_experiment(spec, "star")
     devices = build_plan(experiment).devices
-    assert {"storing", "star"} <= names_of(devices["sink"])
+    assert {"gateway", "star"} <= names_of(devices["sink"])
     assert "sink" not in names_of(devices["sink"])
     reached = {name for name, plan in devices.items() if any(b.name == "@redis" for b in plan.bindings)}
     assert reached == set(experiment.topology.storage)
@@ -112,7 +112,7 @@ def test_a_tier_runs_on_its_hosts_and_takes_the_sinks_place(kind: str) -> None:
 @pytest.mark.parametrize("architecture", ["star", "caching", "gossip"])
 def test_every_architecture_hands_over_to_the_tier(architecture: str) -> None:
     spec = parse_spec(f'{SMALL}[storage]\nkind = "paxos"', file="s.toml")
-    assert build_experiment(spec, architecture).deliver_to("sink") == "storing"
+    assert build_experiment(spec, architecture).deliver_to("sink") == "gateway"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -14,12 +14,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from gateway.messages import NODE as GATEWAY
 from topologies.manifest import Manifest
 from underlay.faults import AnyFault
 from underlay.trace import Record, read_trace
-
-STORING = "storing"
-"""The sink's node that talks to the storage tier."""
 
 
 class Made(NamedTuple):
@@ -160,7 +158,7 @@ class Readings:
         usage.cut += record["cut"]
 
     def _messages_sent(self, record: Record) -> None:
-        if not self._began or record["device"] in self._tier or record.get("node") == STORING:
+        if not self._began or record["device"] in self._tier or record.get("node") == GATEWAY:
             return
         name = record["message"]
         messages = self.messages.get(name)

@@ -1,5 +1,5 @@
-"""From the sink's spool into the storage tier: once each, whatever fails, and nothing that was acknowledged
-is forgotten."""
+"""The gateway's node in the simulation: what it takes is in the storage tier, once each and in order,
+whatever fails; what it does not take is said; and it answers questions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,24 @@ import pytest
 
 from edge.observation import Observation, ObservationId, Observed
 from edge.sink import Kept
-from gateway import storing
-from gateway.storing import Storing
+from gateway.gateway import Gateway, GatewayConfig
+from gateway.messages import (
+    Answer,
+    AnyQuestion,
+    Ask,
+    DeadLetters,
+    Devices,
+    Fetch,
+    Judged,
+    Offered,
+    Page,
+    RouteStates,
+    StorageState,
+    Stretch,
+    Unreadable,
+    Verdict,
+)
+from gateway.spool import Bounds
 from kv.client import Client, Reply
 from kv.messages import CLIENT_MESSAGES
 from kv.tiers import Kind, Tier, tier
@@ -52,9 +68,35 @@ class Feeder(Node):
         match message:
             case Feed(observations):
                 for observation in observations:
-                    ctx.send(address(ctx.device, "storing"), Observed(observation))
+                    ctx.send(address(ctx.device, "gateway"), Observed(observation))
             case Kept(id):
                 self.kept[id] += 1
+
+
+class Bring(Message, frozen=True, array_like=True, tag=2):
+    """Say this to the gateway."""
+
+    transport = "local"
+    message: Offered | Ask | Unreadable
+
+
+class Door(Node):
+    """Brings the gateway what it is told to, and remembers the answers."""
+
+    protocol = Protocol("door", Bring)
+
+    def __init__(self) -> None:
+        self.verdicts: dict[int, tuple[Verdict, ...]] = {}
+        self.answers: list[Answer] = []
+
+    def on_message(self, ctx: Context, sender: Address, message: Message) -> None:
+        match message:
+            case Bring(inner):
+                ctx.send(address(ctx.device, "gateway"), inner)
+            case Judged(token, verdicts):
+                self.verdicts[token] = verdicts
+            case Answer():
+                self.answers.append(message)
 
 
 class Order(Message, frozen=True, array_like=True, tag=900):
@@ -86,19 +128,21 @@ class Stranger(Node):
 class Scene:
     """A sink that stores into a tier of three hosts, all of them in range of each other."""
 
-    def __init__(self, kind: Kind = "paxos", *, read_back_at_s: float | None = None) -> None:
+    def __init__(self, kind: Kind = "paxos", config: GatewayConfig | None = None) -> None:
         store = tier(kind, HOSTS)
         nodes = store.nodes()
         connect = partial(_client, store)
         nodes["sink"] = (
-            NodePlan("storing", partial(Storing, connect, read_back_at_s), 7000),
+            NodePlan("gateway", partial(Gateway, connect, config or GatewayConfig()), 7000),
             NodePlan("feeder", Feeder, 7001),
+            NodePlan("door", Door, 7003),
         )
         nodes["stranger"] = (NodePlan("stranger", partial(Stranger, store), 7002),)
         links = tuple(Link(a, b, WIRE, WIRE) for a, b in every_pair(nodes))
         network = Network(tuple(Device(name) for name in nodes), links)
         devices = {name: DevicePlan(plans) for name, plans in nodes.items()}
         self.world = World(Plan(seed=1, duration_s=600.0, network=network, devices=devices))
+        self._offers = 0
         self.run(READY_S)
 
     def run(self, for_s: float) -> None:
@@ -106,6 +150,30 @@ class Scene:
 
     def feed(self, *observations: Observation) -> None:
         self.world.inject("sink/feeder", Feed(observations))
+
+    def offer(self, *observations: Observation, for_s: float = 1.0) -> list[str]:
+        """What a door is told of each of them."""
+        self._offers += 1
+        self.world.inject("sink/door", Bring(Offered(self._offers, "http", observations)))
+        self.run(for_s)
+        return [verdict.outcome for verdict in self._door.verdicts[self._offers]]
+
+    def ask(self, question: AnyQuestion, for_s: float = 12.0) -> Any:
+        """The answer's body; its problem fails the test."""
+        answer = self.answer(question, for_s)
+        assert not answer.problem
+        return answer.body
+
+    def answer(self, question: AnyQuestion, for_s: float) -> Answer:
+        self.world.inject("sink/door", Bring(Ask(7, question)))
+        self.run(for_s)
+        return self._door.answers.pop()
+
+    @property
+    def _door(self) -> Door:
+        node = self.world.node("sink/door")
+        assert isinstance(node, Door)
+        return node
 
     @property
     def kept(self) -> Counter[str]:
@@ -159,7 +227,7 @@ def test_what_the_sink_takes_is_in_the_tier_whichever_it_is(kind: Kind) -> None:
     some = seen(1, 2, 3)
     scene.feed(*some)
     scene.run(2.0)
-    assert sorted(scene.stored) == ids(some)
+    assert scene.stored == ids(some)
     assert all(scene.has(observation) for observation in some)
 
 
@@ -189,7 +257,7 @@ def test_what_was_acknowledged_outlives_a_crash_of_the_sink() -> None:
     assert scene.stored == []
     scene.world.apply(Restart("sink"))
     scene.run(10.0)
-    assert sorted(scene.stored) == ids(some)
+    assert scene.stored == ids(some)
     assert all(scene.has(observation) for observation in some)
 
 
@@ -198,10 +266,10 @@ def test_the_spool_is_empty_when_the_tier_has_everything() -> None:
     scene.world.apply(Partition((HOSTS,)))
     scene.feed(*seen(1, 2))
     scene.run(1.0)
-    assert len(scene.world.durable("sink/storing")) == 2
+    assert len(scene.world.durable("sink/gateway")) == 2
     scene.world.apply(Heal())
     scene.run(10.0)
-    assert scene.world.durable("sink/storing") == {}
+    assert scene.world.durable("sink/gateway") == {}
 
 
 @pytest.mark.parametrize("kind", ["primary-backup", "paxos", "sharded"])
@@ -218,16 +286,15 @@ def test_nothing_is_lost_however_long_the_tier_is_away(kind: Kind) -> None:
     for host in HOSTS:
         scene.world.apply(Restart(host))
     scene.run(LONG_S)
-    assert sorted(scene.stored) == sorted(ids(some))
+    assert scene.stored == ids(some)
     assert scene.has(some[0])
     assert scene.has(some[-1])
 
 
-def test_a_full_spool_turns_away_and_acknowledges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And takes again when there is room: whoever was not acknowledged hands over once more."""
+def test_a_full_spool_acknowledges_nothing_more_until_there_is_room() -> None:
+    """And then takes by itself what was turned away, since a session offers nothing twice."""
     small, large = *seen(1), *seen(2, size_bytes=1000)
-    monkeypatch.setattr(storing, "SPOOL_BYTES_MAX", len(large.encode()))
-    scene = Scene()
+    scene = Scene(config=GatewayConfig(bounds=Bounds(bytes_max=len(large.encode()))))
     scene.world.apply(Partition((HOSTS,)))
     scene.feed(small, large)
     scene.run(1.0)
@@ -236,14 +303,12 @@ def test_a_full_spool_turns_away_and_acknowledges_nothing(monkeypatch: pytest.Mo
     assert (full["id"], full["spooled_bytes"]) == ("cam1:2", len(small.encode()))
     scene.world.apply(Heal())
     scene.run(10.0)
-    scene.feed(large)
-    scene.run(5.0)
     assert scene.kept == {"cam1:1": 1, "cam1:2": 1}
     assert scene.stored == ["cam1:1", "cam1:2"]
 
 
 def test_reading_back_finds_what_is_missing_and_what_is_not_as_it_was_written() -> None:
-    scene = Scene(read_back_at_s=20.0)
+    scene = Scene(config=GatewayConfig(read_back_at_s=20.0))
     gone, changed, well = seen(1, 2, 3)
     scene.feed(gone, changed, well)
     scene.run(2.0)
@@ -257,7 +322,7 @@ def test_reading_back_finds_what_is_missing_and_what_is_not_as_it_was_written() 
 
 def test_reading_back_waits_for_a_tier_that_is_away() -> None:
     """No answer is no proof that anything is missing."""
-    scene = Scene(read_back_at_s=10.0)
+    scene = Scene(config=GatewayConfig(read_back_at_s=10.0))
     scene.feed(*seen(1, 2))
     scene.run(2.0)
     scene.world.apply(Partition((HOSTS,)))
@@ -267,3 +332,114 @@ def test_reading_back_waits_for_a_tier_that_is_away() -> None:
     scene.run(10.0)
     (found,) = scene.told("read-back")
     assert (found["checked"], found["missing"]) == (2, [])
+
+
+# ------------------------------------------------------------------------------------------------------ doors
+
+
+def test_a_door_is_told_of_each_observation_what_became_of_it() -> None:
+    scene = Scene()
+    first, second = seen(1, 2)
+    bad = Observation(ObservationId("cam{1}", 3), "temperature", 0.0, 0.5, b"")
+    assert scene.offer(first, second, bad, first) == ["kept", "kept", "dead-letter", "duplicate"]
+    assert scene.offer(first) == ["duplicate"]
+    scene.run(2.0)
+    assert scene.stored == ids([first, second])
+
+
+def test_what_a_door_was_told_is_kept_outlives_a_crash() -> None:
+    scene = Scene()
+    scene.world.apply(Partition((HOSTS,)))
+    some = seen(*range(50))
+    assert scene.offer(*some) == ["kept"] * 50
+    scene.world.apply(Crash("sink"))
+    scene.world.apply(Heal())
+    scene.world.apply(Restart("sink"))
+    scene.run(10.0)
+    assert scene.stored == ids(some)
+
+
+def test_a_flood_from_one_device_leaves_room_for_the_others() -> None:
+    size_bytes = len(seen(1)[0].encode())
+    scene = Scene(config=GatewayConfig(bounds=Bounds(bytes_max=100 * size_bytes)))
+    scene.world.apply(Partition((HOSTS,)))
+    assert Counter(scene.offer(*seen(*range(200)))) == {"kept": 51, "busy": 149}
+    other = Observation(ObservationId("cam2", 1), "temperature", 0.0, 0.5, b"x" * 40)
+    assert scene.offer(other) == ["kept"]
+    scene.world.apply(Heal())
+    scene.run(10.0)
+    assert scene.offer(*seen(60)) == ["kept"]
+
+
+def test_dead_letters_have_their_reasons_and_outlive_a_crash() -> None:
+    scene = Scene()
+    late = Observation(ObservationId("cam1", 1), "temperature", 0.0, 1e9, b"")
+    huge = Observation(ObservationId("cam1", 2), "photograph", 0.0, 0.5, b"x" * 70_000)
+    scene.offer(late, huge)
+    scene.world.inject("sink/door", Bring(Unreadable("coap", "10.0.0.1", "no msgpack", b"\xc1" * 5000)))
+    scene.run(1.0)
+    scene.world.apply(Crash("sink"))
+    scene.world.apply(Restart("sink"))
+    scene.run(1.0)
+    letters = scene.ask(DeadLetters(10))
+    assert [(letter.door, letter.id) for letter in letters] == [
+        ("coap", ""),
+        ("http", "cam1:2"),
+        ("http", "cam1:1"),
+    ]
+    assert [len(letter.sample) for letter in letters[:2]] == [1024, 1024]
+    assert "70" in letters[1].reason
+    assert "s from now" in letters[2].reason
+    assert scene.stored == []
+
+
+# -------------------------------------------------------------------------------------------------- questions
+
+
+def test_a_stretch_is_read_page_by_page_with_large_observations_among_the_small() -> None:
+    scene = Scene("sharded")
+    some = [
+        Observation(
+            ObservationId("cam1", n), "photograph", 60.0 * n, 0.5, bytes([n]) * (40_000 if n % 3 else 9)
+        )
+        for n in range(10)
+    ]
+    scene.offer(*some, for_s=10.0)
+    found: list[Observation] = []
+    after = b""
+    while True:
+        page = scene.ask(Stretch("cam1", "photograph", 60.0, 540.0, 3, after))
+        assert isinstance(page, Page)
+        found += page.observations
+        after = page.next
+        if not after:
+            break
+    assert found == some[1:9]
+    assert scene.ask(Fetch(some[4].key())) == some[4]
+    assert scene.ask(Fetch(b"obs:{cam1}:nothing")) is None
+
+
+def test_devices_routes_and_storage_are_told_as_they_are() -> None:
+    scene = Scene("sharded")
+    scene.offer(*seen(1, 2, 2), for_s=5.0)
+    (cam1,) = scene.ask(Devices())
+    assert (cam1.name, cam1.kept, cam1.duplicates) == ("cam1", 2, 1)
+    assert [(latest.id, latest.payload) for latest in cam1.latest] == [("cam1:2", b"x" * 40)]
+    assert cam1.age_s > 4.0
+    store, dead = scene.ask(RouteStates())
+    assert (store.taken, store.delivered, store.waiting, store.trouble) == (2, 2, 0, "")
+    assert dead.taken == 0
+    groups = scene.ask(StorageState())
+    assert [group.name for group in groups] == ["g1", "g2", "g3"]
+    assert sum(group.slots for group in groups) == 16_384
+    scene.world.apply(Crash(HOSTS[0]))
+    groups = scene.ask(StorageState())
+    assert [sum(group.replicas.values()) for group in groups] == [2, 2, 2]
+
+
+def test_a_question_that_the_tier_cannot_answer_is_answered_with_why() -> None:
+    scene = Scene()
+    scene.world.apply(Partition((HOSTS,)))
+    answer = scene.answer(Stretch("cam1", "temperature"), 30.0)
+    assert answer.body is None
+    assert "storage tier" in answer.problem

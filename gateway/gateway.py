@@ -1,0 +1,177 @@
+"""The gateway's node: takes observations in from every side, keeps them, and sees them into the storage tier.
+
+Owns the acknowledgement. An observation is acknowledged to whoever brought it when it is durable here, in the
+spool or among the dead letters, or when one of its id was before; it leaves the spool when the tier says that
+it is durable there, however long the tier is away. Who cannot be taken in is told so and when to come again
+(doors), or is not acknowledged and waits in a small lobby until there is room (disseminations, which offer
+nothing twice while their session lasts).
+
+What can be believed is decided in `credibility`, how much may wait in `spool`, what is known of a device in
+`registry`; `inquiry` answers the doors' questions.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from zlib import crc32
+
+import msgspec
+
+from edge.events import Stored
+from edge.observation import Observation, Observed
+from edge.sink import Kept
+from gateway.audit import Audit
+from gateway.credibility import Limits, problem_of
+from gateway.dead_letters import DeadLetters
+from gateway.events import DeadLettered, SpoolFull
+from gateway.inquiry import Inquiry
+from gateway.messages import Ask, DeadLetter, Judged, Offered, Unreadable, Verdict
+from gateway.registry import Registry
+from gateway.spool import Bounds, Entry, Spool
+from gateway.writer import Writer
+from kv.client import Client
+from kv.messages import CLIENT_MESSAGES
+from underlay.messages import Message, Protocol
+from underlay.node import Address, Context, Node, Timer
+
+LANES = 32
+"""Writes under way at a time."""
+LOBBY_MAX = 256
+"""Observations that were turned away and are taken when there is room."""
+RETRY_AFTER_S = 1.0
+"""What a door is told to tell its clients while the spool is full."""
+_READ_BACK: Timer = "read-back"
+
+
+class GatewayConfig(msgspec.Struct, frozen=True):
+    """How a gateway behaves."""
+
+    limits: Limits = Limits()
+    bounds: Bounds = Bounds()
+    read_back_at_s: float | None = None
+    """When to read back all that was acknowledged, by the device's clock; None: never."""
+
+
+class _Safe(Message, frozen=True, array_like=True, tag=900):
+    """To the gateway itself, once durable: `reply` may go to `to`."""
+
+    transport = "local"
+    to: Address
+    reply: Kept | Judged
+
+
+class Gateway(Node):
+    """One gateway, on a device of its own or the sink's.
+
+    Args:
+        connect: makes the client of the storage tier, with so many lanes.
+        config: how to behave.
+    """
+
+    protocol = Protocol("gateway", *CLIENT_MESSAGES)
+
+    def __init__(
+        self, connect: Callable[[int], Client[Context]], config: GatewayConfig | None = None
+    ) -> None:
+        self._config = config or GatewayConfig()
+        self._client = connect(LANES)
+        self._spool = Spool(self._config.bounds)
+        self._registry = Registry()
+        self._dead = DeadLetters()
+        self._writer = Writer(self._client, self._spool, LANES, self._on_stored, self._on_given_up)
+        self._inquiry = Inquiry(self._client, self._registry, self._spool, self._writer, self._dead)
+        self._lobby: deque[tuple[Address, Observation]] = deque()
+        self._stored: dict[bytes, tuple[str, int]] = {}
+        """For the audit, if there is to be one: by key, id and checksum of what the tier has acknowledged."""
+
+    def on_start(self, ctx: Context) -> None:
+        self._dead.load(ctx.store)
+        self._spool.load(ctx.store, ctx.now)
+        self._writer.go_on(ctx)
+        at_s = self._config.read_back_at_s
+        if at_s is not None and ctx.now < at_s:
+            ctx.set_timer(_READ_BACK, at_s - ctx.now)
+
+    def on_message(self, ctx: Context, sender: Address, message: Message) -> None:
+        match message:
+            case Observed(observation):
+                self._on_observed(ctx, sender, observation)
+            case _Safe(to, reply):
+                ctx.send(to, reply)
+            case Offered(token, door, observations):
+                verdicts = tuple(self._take(ctx, door, observation) for observation in observations)
+                ctx.when_durable(_Safe(sender, Judged(token, verdicts)))
+                self._writer.go_on(ctx)
+            case Unreadable(door, _, reason, sample):
+                self._bury(ctx, DeadLetter(ctx.now, door, "", reason, sample))
+            case Ask(token, question):
+                self._inquiry.ask(ctx, sender, token, question)
+            case _:
+                self._client.on_message(ctx, sender, message)
+
+    def on_timer(self, ctx: Context, timer: Timer) -> None:
+        if timer == _READ_BACK:
+            Audit(self._client, self._stored, LANES).go_on(ctx)
+        else:
+            self._client.on_timer(ctx, timer)
+
+    def on_peer_down(self, ctx: Context, peer: Address) -> None:
+        self._client.on_peer_down(ctx, peer)
+
+    # --------------------------------------------------------------------------------------------- taking in
+
+    def _on_observed(self, ctx: Context, sender: Address, observation: Observation) -> None:
+        """A dissemination hands one over: it hears `Kept`, now or when there is room, or nothing."""
+        verdict = self._take(ctx, sender.rpartition("/")[2], observation)
+        if verdict.outcome == "busy":
+            ctx.emit(SpoolFull(verdict.id, self._spool.size_bytes))
+            if len(self._lobby) < LOBBY_MAX:
+                self._lobby.append((sender, observation))
+            return
+        ctx.when_durable(_Safe(sender, Kept(verdict.id)))
+        self._writer.go_on(ctx)
+
+    def _take(self, ctx: Context, door: str, observation: Observation) -> Verdict:
+        """Judge one, and write down what follows."""
+        id_, device, data = str(observation.id), observation.id.device, observation.encode()
+        problem = problem_of(observation, len(data), ctx.now, self._config.limits)
+        if problem:
+            self._registry.refused(device, ctx.now)
+            self._bury(ctx, DeadLetter(ctx.now, door, id_, problem, data))
+            return Verdict(id_, "dead-letter", problem)
+        if observation.key() in self._spool or self._registry.has(observation):
+            self._registry.repeated(device, ctx.now)
+            return Verdict(id_, "duplicate")
+        refusal = self._spool.refusal(device, len(data))
+        if refusal:
+            return Verdict(id_, "busy", refusal, RETRY_AFTER_S)
+        self._spool.add(ctx.store, observation, data, ctx.now)
+        self._registry.kept(observation, len(data), ctx.now)
+        return Verdict(id_, "kept")
+
+    def _bury(self, ctx: Context, letter: DeadLetter) -> None:
+        self._dead.add(ctx.store, letter)
+        ctx.emit(DeadLettered(letter.id, letter.reason))
+
+    # ------------------------------------------------------------------------------------- what writing tells
+
+    def _on_stored(self, ctx: Context, entry: Entry, data: bytes) -> None:
+        if self._config.read_back_at_s is not None:
+            self._stored[entry.key] = entry.id, crc32(data)
+        ctx.emit(Stored(entry.id))
+        self._call_in(ctx)
+
+    def _on_given_up(self, ctx: Context, entry: Entry, data: bytes, reason: str) -> None:
+        self._registry.refused(entry.device, ctx.now)
+        self._bury(ctx, DeadLetter(ctx.now, "store", entry.id, reason, data))
+        self._call_in(ctx)
+
+    def _call_in(self, ctx: Context) -> None:
+        """There is room again: those who wait for it come in their order, as far as it goes."""
+        for _ in range(len(self._lobby)):
+            sender, observation = self._lobby[0]
+            if self._spool.refusal(observation.id.device, len(observation.encode())):
+                return
+            self._lobby.popleft()
+            self._on_observed(ctx, sender, observation)
