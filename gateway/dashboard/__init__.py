@@ -1,7 +1,7 @@
 """The dashboard: the files of a page that shows a running system and lets a person break it.
 
-Owns the page, not how it is served: the HTTP door does that, and the page asks the door's API for everything
-it shows. Plain ES modules, no build step, and nothing from another host: it works under `CONTENT_SECURITY_POLICY`.
+Owns the page, not how it is served: the HTTP door does that, and the page asks the door's API for what it
+shows. Plain ES modules, no build step, nothing from another host: it works under `CONTENT_SECURITY_POLICY`.
 docs/dashboard.md says what can be seen and done there.
 """
 
@@ -35,7 +35,7 @@ def page_files() -> Mapping[str, PageFile]:
     `index.html` as the folder's own address too.
 
     >>> sorted(page_files())[:2]
-    ['app.js', 'cards.js']
+    ['api.js', 'app.js']
     """
     folder = Path(__file__).parent
     found = sorted(path for path in folder.iterdir() if path.suffix in _TYPES)

@@ -14,7 +14,7 @@ PHOTOGRAPH = Path(__file__).parents[3] / "edge/data/photographs/01-cat-eyes.jpg"
 
 
 def network(birdhouses: int = 6, *, strange: str = "") -> dict[str, Any]:
-    """A state document: birdhouses on a hub, a sink, a storage group, a route. `strange`: the name of one more
+    """A state document: birdhouses on a hub, a sink, a storage group, a route. `strange` names one more
     birdhouse."""
     cams = [f"cam{n}" for n in range(1, birdhouses + 1)] + ([strange] if strange else [])
     roles = {"hub": "hub", "sink": "sink", "store1": "storage"} | dict.fromkeys(cams, "birdhouse")
