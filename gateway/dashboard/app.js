@@ -46,8 +46,13 @@ function head(state) {
 
 function onState(state) {
   last = state;
-  head(state);
-  for (const part of parts) part.show(state);
+  for (const part of [{ show: head }, ...parts]) {
+    try {
+      part.show(state);
+    } catch (error) {
+      reportError(error); // a defect of one part: seen on the console, and no reason to lose the others
+    }
+  }
 }
 
 function onFeed(feed) {
