@@ -1,0 +1,116 @@
+// The chosen device or link: its figures, and what can be done to it. What breaks something needs a second press.
+
+import { inject } from "./api.js";
+import { Keyed, byId, make, put, set } from "./dom.js";
+import { bytes, duration, figures } from "./format.js";
+import { linkKey, linkWords, standing } from "./map.js";
+
+const ARMED_MS = 4000;
+
+export class Panel {
+  constructor(onSaid) {
+    this.onSaid = onSaid;
+    this.facts = new Keyed(byId("panel-facts"), buildFact, (part, [, value]) => put(part.value, value));
+    this.actions = new Keyed(byId("panel-actions"), (action) => this.#button(action), (part, action) => {
+      part.action = action;
+    });
+  }
+
+  choose(chosen) {
+    this.chosen = chosen;
+    put(byId("panel-answer"), "");
+    this.actions.show([], String);
+    this.show(this.state);
+  }
+
+  show(state) {
+    this.state = state;
+    if (!this.chosen || !state) return;
+    const { kind, key } = this.chosen;
+    const subject = kind === "device" ? state.devices.find((d) => d.name === key) : state.links.find((l) => linkKey(l) === key);
+    byId("panel-hint").hidden = true;
+    if (!subject) return;
+    put(byId("h-panel"), kind === "device" ? subject.name : `${subject.a} – ${subject.b}`);
+    set(byId("panel"), "data-state", kind === "device" ? standing(subject) : subject.up ? "up" : "cut");
+    this.facts.show(kind === "device" ? deviceFacts(subject) : linkFacts(subject), ([name]) => name);
+    const box = byId("panel-actions");
+    const focused = box.contains(document.activeElement);
+    this.actions.show(kind === "device" ? deviceActions(subject) : linkActions(subject), (action) => action.fault.fault);
+    // The button that was pressed gave way to its opposite: the keyboard stays near.
+    if (focused && !box.contains(document.activeElement)) box.querySelector("button")?.focus();
+  }
+
+  #button(action) {
+    const node = make("button", { type: "button", class: action.breaks ? "breaks" : "mends" }, action.label);
+    const part = { node, action };
+    let timer = 0;
+    const disarm = () => {
+      clearTimeout(timer);
+      set(node, "data-armed", null);
+      put(node, part.action.label);
+    };
+    node.addEventListener("blur", disarm);
+    node.addEventListener("click", () => {
+      if (part.action.breaks && !node.hasAttribute("data-armed")) {
+        set(node, "data-armed", "");
+        put(node, `${part.action.label}: press again`);
+        timer = setTimeout(disarm, ARMED_MS);
+        return;
+      }
+      disarm();
+      this.#send(part.action);
+    });
+    return part;
+  }
+
+  async #send(action) {
+    const answer = byId("panel-answer");
+    put(answer, `${action.label}: asked for`);
+    try {
+      await inject(action.fault);
+      put(answer, `${action.label}: done`);
+    } catch (error) {
+      put(answer, `${action.label} failed: ${error.message}`);
+      this.onSaid(`${action.label} failed: ${error.message}`);
+    }
+  }
+}
+
+function buildFact([name]) {
+  const value = make("dd");
+  return { node: make("div", {}, make("dt", {}, name), value), value };
+}
+
+function deviceFacts(device) {
+  return [
+    ["is", `${standing(device)}, ${device.role}`],
+    ["age of information", duration(device.age_s)],
+    ["kept", figures(device.kept)],
+    ["duplicates", figures(device.duplicates)],
+    ["dead letters", figures(device.dead_letters)],
+  ];
+}
+
+function linkFacts(link) {
+  const facts = [
+    ["is", linkWords(link)],
+    ["on the air", `${bytes(link.bytes_per_s)}/s`],
+    ["lost", `${figures(link.lost_per_s)} frames/s`],
+  ];
+  if (Number.isFinite(link.loss_ratio)) facts.push(["loss asked for", `${figures(link.loss_ratio * 100)} %`]);
+  if (link.profile) facts.push(["profile", link.profile]);
+  return facts;
+}
+
+function deviceActions(device) {
+  const name = device.name;
+  const verb = (fault, label, breaks) => ({ fault: { fault, device: name }, label: `${label} ${name}`, breaks });
+  if (!device.up) return [verb("restart", "Restart", false)];
+  const pause = device.paused ? verb("resume", "Resume", false) : verb("pause", "Pause", true);
+  return [verb("crash", "Crash", true), pause];
+}
+
+function linkActions({ a, b, up }) {
+  if (up) return [{ fault: { fault: "link-down", a, b }, label: "Cut the link", breaks: true }];
+  return [{ fault: { fault: "link-up", a, b }, label: "Heal the link", breaks: false }];
+}

@@ -1,0 +1,207 @@
+"""The dashboard in a browser: it shows the state as it changes, and what is pressed there happens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.dashboard import page_files
+from tests.gateway.dashboard.devtools import CHROMIUM, Browser
+from tests.gateway.dashboard.stand_in import StandIn, network
+
+LIVE = 'document.body.dataset.feed === "live" && document.querySelectorAll("#cards > li").length'
+HUB = '.device[aria-label^="hub,"]'
+CUT = '.link[aria-label^="Link hub to cam1,"]'
+ACTION = "#panel-actions button"
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    browser = Browser(tmp_path)
+    try:
+        yield browser
+    finally:
+        browser.close()
+
+
+@pytest.fixture
+def gateway() -> Iterator[StandIn]:
+    gateway = StandIn(network())
+    yield gateway
+    gateway.close()
+
+
+def opened(browser: Browser, gateway: StandIn) -> None:
+    browser.open(gateway.address)
+    browser.wait(LIVE)
+
+
+def test_the_page_names_no_other_host_and_makes_no_markup_of_data() -> None:
+    for name, file in page_files().items():
+        text = file.body.decode().replace("http://www.w3.org/2000/svg", "")
+        assert not re.search(r"https?:|//[a-z]+\.[a-z]|@import|innerHTML|insertAdjacent|eval\(", text), name
+
+
+def test_every_module_that_is_imported_is_there() -> None:
+    files = page_files()
+    text = "\n".join(file.body.decode() for file in files.values())
+    imported = set(re.findall(r'from "\./([\w.]+)"', text))
+    assert imported
+    assert imported <= set(files)
+
+
+@pytest.mark.needs(*CHROMIUM)
+def test_it_shows_every_part_of_the_state(browser: Browser, gateway: StandIn) -> None:
+    opened(browser, gateway)
+    for part in (
+        "quickstart",
+        "temperature c 12.3, humidity 81",
+        "store1/kv",
+        "8,192",
+        "readings",
+        "the run started",
+    ):
+        browser.wait(f"document.body.innerText.includes({part!r})")
+    assert browser.value('document.querySelectorAll(".device").length') == 9
+    assert browser.value('document.querySelectorAll(".link").length') == 8
+    browser.wait('document.querySelector("#photographs canvas").height !== 240')
+    assert browser.value("document.querySelectorAll('[data-missing]').length") == 0
+    assert browser.complaints == []
+
+
+@pytest.mark.needs(*CHROMIUM)
+def test_it_follows_changes_without_rebuilding(browser: Browser, gateway: StandIn) -> None:
+    """The same elements show the new state; elements are made for what is new only."""
+    opened(browser, gateway)
+    browser.value(
+        """void (window.before = [...document.querySelectorAll("#cards li, #map g, #routes tr")],
+        window.made = 0, new MutationObserver((all) => {
+            for (const { addedNodes } of all)
+                window.made += [...addedNodes].filter((node) => node.nodeType === 1).length;
+        }).observe(document.querySelector("main"), { childList: true, subtree: true }))"""
+    )
+    for _ in range(4):
+        gateway.device("cam1")["kept"] += 7
+        gateway.state["routes"][0]["delivered"] += 7
+        gateway.state["links"][0]["bytes_per_s"] += 500.0
+        gateway.change()
+    browser.wait('document.getElementById("cards").innerText.includes("38 kept")')
+    browser.wait('document.getElementById("routes").innerText.includes("86")')
+    assert browser.value("window.before.every((node) => node.isConnected)")
+    assert browser.value("window.made") == 0
+    assert browser.complaints == []
+
+
+@pytest.mark.needs(*CHROMIUM)
+def test_a_crash_clicked_there_is_seen_and_so_is_the_restart(browser: Browser, gateway: StandIn) -> None:
+    opened(browser, gateway)
+    browser.click(HUB)
+    browser.click(ACTION)
+    browser.wait(f'document.querySelector("{ACTION}").textContent === "Crash hub: press again"')
+    assert gateway.faults == []
+    browser.click(ACTION)
+    browser.wait("document.querySelector('" + HUB + "').dataset.state === 'down'")
+    browser.wait('document.getElementById("events").innerText.includes("hub is down")')
+    assert gateway.faults == [{"fault": "crash", "device": "hub"}]
+    browser.wait(f'document.querySelector("{ACTION}").textContent === "Restart hub"')
+    browser.click(ACTION)
+    browser.wait('document.getElementById("events").innerText.includes("hub is up")')
+    assert gateway.faults[1:] == [{"fault": "restart", "device": "hub"}]
+    assert browser.complaints == []
+
+
+@pytest.mark.needs(*CHROMIUM)
+def test_a_link_is_cut_and_healed_with_the_keyboard_alone(browser: Browser, gateway: StandIn) -> None:
+    opened(browser, gateway)
+    browser.value(f"document.querySelector('{CUT}').focus()")
+    browser.press("Enter")
+    browser.wait(f'document.querySelector("{ACTION}").textContent === "Cut the link"')
+    browser.value(f'document.querySelector("{ACTION}").focus()')
+    browser.press("Enter")
+    browser.press("Enter")
+    browser.wait(f"document.querySelector('{CUT}').dataset.state === 'cut'")
+    browser.wait(f'document.activeElement === document.querySelector("{ACTION}")')
+    browser.press("Enter")
+    browser.wait(f"document.querySelector('{CUT}').dataset.state !== 'cut'")
+    ends = {"a": "hub", "b": "cam1"}
+    assert gateway.faults == [{"fault": "link-down", **ends}, {"fault": "link-up", **ends}]
+    assert browser.complaints == []
+
+
+@pytest.mark.needs(*CHROMIUM)
+def test_why_a_fault_was_refused_is_shown(browser: Browser, gateway: StandIn) -> None:
+    opened(browser, gateway)
+    browser.click('.device[aria-label^="sink,"]')
+    browser.click(ACTION)
+    browser.click(ACTION)
+    browser.wait('document.getElementById("panel-answer").textContent.includes("the sink is spared")')
+    assert gateway.faults == []
+
+
+@pytest.mark.needs(*CHROMIUM)
+def test_a_gateway_that_goes_away_is_missed_and_found_again(browser: Browser, gateway: StandIn) -> None:
+    opened(browser, gateway)
+    gateway.away = True
+    gateway.change()
+    browser.wait('document.getElementById("banner").checkVisibility()')
+    gateway.away = False
+    browser.wait(LIVE + ' && !document.getElementById("banner").checkVisibility()')
+
+
+@pytest.mark.needs(*CHROMIUM)
+def test_where_nothing_streams_the_state_is_asked_for(browser: Browser) -> None:
+    gateway = StandIn(network(2), streams=False)
+    try:
+        browser.open(gateway.address)
+        browser.wait('document.body.dataset.feed === "polling"')
+        gateway.device("cam1")["up"] = False
+        browser.wait('document.getElementById("events").innerText.includes("cam1 is down")')
+    finally:
+        gateway.close()
+
+
+@pytest.mark.needs(*CHROMIUM)
+def test_a_token_is_asked_for_and_used(browser: Browser) -> None:
+    gateway = StandIn(network(2), token="feather")
+    try:
+        browser.open(gateway.address)
+        browser.wait('document.getElementById("token-form").checkVisibility()')
+        browser.value('void (document.getElementById("token").value = "feather")')
+        browser.click("#token-form button")
+        browser.wait(LIVE)
+    finally:
+        gateway.close()
+
+
+@pytest.mark.needs(*CHROMIUM)
+def test_a_hostile_name_is_only_a_name(browser: Browser) -> None:
+    name = '<img src=x onerror="window.broken=1">"\'&'
+    gateway = StandIn(network(2, strange=name))
+    try:
+        opened(browser, gateway)
+        assert browser.value("[...document.querySelectorAll('#cards .name')].at(-1).textContent") == name
+        assert browser.value("[window.broken, document.images.length]") == [None, 0]
+        browser.value("[...document.querySelectorAll('#cards .name')].at(-1).click()")
+        browser.click(ACTION)
+        browser.click(ACTION)
+        browser.wait('document.getElementById("events").innerText.includes("is down")')
+        assert gateway.faults == [{"fault": "crash", "device": name}]
+        assert browser.complaints == []
+    finally:
+        gateway.close()
+
+
+@pytest.mark.needs(*CHROMIUM)
+def test_sixty_devices_fit_a_phone(browser: Browser) -> None:
+    gateway = StandIn(network(60))
+    try:
+        browser.look_like(320, 640)
+        opened(browser, gateway)
+        assert browser.value('document.querySelectorAll("#cards > li").length') == 63
+        assert browser.value("document.documentElement.scrollWidth") <= 320
+        assert browser.complaints == []
+    finally:
+        gateway.close()
