@@ -41,6 +41,11 @@ class BindingHost(Protocol):
     def ip(self) -> str:
         """This device's address."""
 
+    @property
+    def run(self) -> str | None:
+        """The run's name, by which its supervisor can be asked (`underlay.emulation.control`); None outside
+        of one."""
+
     def ip_of(self, device: str) -> str:
         """A device's address; KeyError if there is none of that name."""
 

@@ -90,6 +90,7 @@ class Assembly:
             store=disk / "store",
             trace=layout.shard(name, number),
             log=layout.logs / f"{name}.log",
+            run=self._journal.run,
         )
 
     def _programs(self, network: Network, device: str) -> list[Program]:

@@ -70,6 +70,8 @@ class Incarnation(msgspec.Struct, frozen=True):
     log: Path
     trace_bytes_max: int | None = None
     """Of a trace file; when one is full it takes the place of the one before. None: it grows."""
+    run: str | None = None
+    """The run's name, by which its control socket is found; None: the device is in none."""
     on_loopback: bool = False
     """The device shares the interface with others, and nobody is one hop away."""
 

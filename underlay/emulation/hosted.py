@@ -176,6 +176,7 @@ class BindingHost:
         self.engine: Binding = plan.engine()
         self.device = driver.life.device
         self.ip = driver.life.addresses[driver.life.device]
+        self.run = driver.life.run
         self._driver = driver
         self._name = plan.name
 

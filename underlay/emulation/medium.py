@@ -58,6 +58,11 @@ class Medium:
         """Devices without power."""
         return tuple(self._down)
 
+    @property
+    def cut(self) -> tuple[Pair, ...]:
+        """Hops that a fault of links keeps from passing anything, whoever has power."""
+        return tuple(self._cut)
+
     def problem_with(self, fault: AnyFault) -> str:
         """Why this network cannot have that fault; empty if it can."""
         known = self._neighbours

@@ -346,6 +346,7 @@ class Supervisor:
             "folder": str(self._layout.folder.absolute()),
             "t_s": round(self.t(), 3),
             "duration_s": None if self._plan.duration_s == inf else self._plan.duration_s,
+            "cut": [list(pair) for pair in self._medium.cut],
             "devices": {
                 name: {"ip": self._addresses[name], **machine.status()}
                 for name, machine in self._machines.items()

@@ -109,6 +109,7 @@ class Device:
         self.world = world
         self.device = name
         self.ip = "127.0.0.1"
+        self.run: str | None = None
         self.binding = binding
         self.contexts = {node: LoopbackContext(self, node, make()) for node, make in nodes.items()}
 
