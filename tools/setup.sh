@@ -16,7 +16,7 @@ die() { say "$*"; exit 1; }
 # What each is for is said in docs/dependencies.md.
 needed_packages() {
     echo mininet iproute2 ethtool bridge-utils iputils-ping tcpdump
-    echo mosquitto mosquitto-clients libcoap3-bin redis-tools
+    echo mosquitto mosquitto-clients libcoap3-bin redis-tools bind9-dnsutils
     # Ubuntu's "chromium" is a shim that fetches a snap: there, the test of the report in a browser uses what it finds.
     [[ $1 == ubuntu ]] || echo chromium
     # Only Debian's own Python comes without ensurepip; an interpreter from elsewhere does not need this.

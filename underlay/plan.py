@@ -135,6 +135,11 @@ class Plan(msgspec.Struct, frozen=True):
     """How often `LinkUsage` and `MessagesSent` records are written."""
     disk_sync_ms: float = 1.0
     """What the simulation charges for one group commit."""
+    name_servers: tuple[str, ...] = ()
+    """Devices with a DNS server, which programs ask for names; the C library asks three of them at most.
+    None: programs know the devices' names from a file, and nothing else."""
+    search_domain: str = ""
+    """Where they look for names without a dot: `birdhouse.test`."""
     frame_class: Callable[[memoryview], bool] | None = None
     """Whether an IP packet carries users' observations (real frames; the simulation asks the message)."""
 

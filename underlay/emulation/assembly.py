@@ -6,7 +6,7 @@ nodes' store.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from underlay.emulation.cgroups import Cgroup, limit
@@ -24,6 +24,10 @@ from underlay.plan import DevicePlan, Plan
 
 Hops = Mapping[str, Mapping[str, int]]
 """`hops[source][destination]`."""
+
+RESOLVER, NAME_SWITCH = Path("/etc/resolv.conf"), Path("/etc/nsswitch.conf")
+SERVERS_MAX = 3
+"""Of `nameserver` lines, the C library reads so many (resolv.conf(5), MAXNS)."""
 
 
 class Assembly:
@@ -52,7 +56,7 @@ class Assembly:
         self, network: Network, reactor: Reactor, watcher: Watcher, findings: Findings
     ) -> dict[str, Machine]:
         """All devices of the plan, by name, none of them up; what cannot be had is noted in `findings`."""
-        self._name_hosts()
+        self._name_hosts(findings)
         return {
             device.name: Machine(
                 device.name,
@@ -122,10 +126,46 @@ class Assembly:
             )
         return made
 
-    def _name_hosts(self) -> None:
-        """Let programs and people say `ping hub`: the run's own /etc/hosts."""
-        hosts = self._journal.directory / "hosts"
-        names = "".join(f"{ip}\t{device}\n" for device, ip in self._addresses.items())
-        hosts.write_text(f"127.0.0.1\tlocalhost\n{names}")
-        if Path("/etc/hosts").exists():
-            bind_mount(hosts, Path("/etc/hosts"))
+    def _name_hosts(self, findings: Findings) -> None:
+        """Let programs and people say `ping hub`: the run's own /etc/hosts, or its own DNS servers."""
+        plan = self._plan
+        if not plan.name_servers:
+            names = "".join(f"{ip}\t{device}\n" for device, ip in self._addresses.items())
+            self._lay("hosts", f"127.0.0.1\tlocalhost\n{names}", Path("/etc/hosts"))
+            return
+        # Nothing else may answer: not a file, not the host's own resolver, which listens on a local socket.
+        self._lay("hosts", "127.0.0.1\tlocalhost\n", Path("/etc/hosts"))
+        servers = [self._addresses[device] for device in plan.name_servers[:SERVERS_MAX]]
+        if not self._lay("resolv.conf", resolver_configuration(servers, plan.search_domain), RESOLVER):
+            findings.note(
+                f"there is no {RESOLVER} on this machine: programs will not ask the run's name servers"
+            )
+        if NAME_SWITCH.exists():
+            self._lay("nsswitch.conf", files_then_dns(NAME_SWITCH.read_text()), NAME_SWITCH)
+
+    def _lay(self, name: str, text: str, target: Path) -> bool:
+        """Show the run's own file at `target`; False if there is nothing that it could be laid over."""
+        if not target.exists():
+            return False
+        own = self._journal.directory / name
+        own.write_text(text)
+        bind_mount(own, target)
+        return True
+
+
+def resolver_configuration(servers: Sequence[str], search_domain: str) -> str:
+    """What resolv.conf(5) says, for servers that may be down and links that are no local network."""
+    lines = [f"nameserver {ip}" for ip in servers]
+    if search_domain:
+        lines.append(f"search {search_domain}")
+    return "\n".join((*lines, "options timeout:1 attempts:2", ""))
+
+
+def files_then_dns(name_switch: str) -> str:
+    """An nsswitch.conf(5) by which hosts are looked for in /etc/hosts and by DNS, and nowhere else.
+
+    >>> files_then_dns("passwd: files\\nhosts: files resolve [!UNAVAIL=return] dns\\n")
+    'passwd: files\\nhosts: files dns\\n'
+    """
+    lines = [line for line in name_switch.splitlines() if not line.lstrip().startswith("hosts:")]
+    return "\n".join((*lines, "hosts: files dns", ""))
