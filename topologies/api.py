@@ -8,9 +8,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -29,6 +29,9 @@ from topologies.spec import Spec
 from topologies.spec_file import load_spec, naming
 from topologies.topology import build_topology
 from underlay.errors import InputError
+
+if TYPE_CHECKING:
+    from topologies.deployment import Reach
 
 __all__ = [
     "Checked",
@@ -174,29 +177,34 @@ def compare(
 
 
 def up(
-    spec: Path | str,
+    spec: Path | str | None = None,
     architecture: str | None = None,
     *,
     seed: int | None = None,
     settings: Mapping[str, Any] | None = None,
     cli: bool = False,
+    ports: Mapping[str, int] | None = None,
+    ready: Callable[[list[Reach]], None] = lambda _: None,
     say: Say = quiet,
 ) -> None:
     """Build the network on Mininet and keep it up until interrupted; then nothing of it is left.
 
     Args:
+        spec: default: the bundled quickstart.
         cli: open Mininet's own command line on it.
+        ports: of 127.0.0.1, by the name of the way in: `{"http": 9000}`; others are chosen.
+        ready: told of all ways in when everything is up.
 
     Raises: as `run`.
     """
     from topologies.live import keep_up
 
-    path = Path(spec)
+    path = Path(spec) if spec is not None else quickstart()
     loaded = _with(load_spec(path, list((settings or {}).items())), seed, pcap=False)
     with naming(path):
         experiment = build_experiment(loaded, architecture or loaded.architectures[0], path.parent)
     chosen = choose_fabric(loaded, "mininet")
-    keep_up(experiment, enforcer_of(chosen), cli=cli, say=say)
+    keep_up(experiment, enforcer_of(chosen), cli=cli, say=say, ports=ports, ready=ready)
 
 
 def report(folders: Iterable[Path | str], target: Path | str) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,8 @@ class Experiment(msgspec.Struct, frozen=True, dict=True):
     options: Options
     topology: Topology
     faults: tuple[TimedFault, ...]
+    unending: bool = False
+    """Kept up until somebody ends it: sensors go on for ever, and nothing is read back."""
 
     @cached_property
     def subscribers(self) -> tuple[str, ...]:
@@ -93,7 +96,7 @@ class Experiment(msgspec.Struct, frozen=True, dict=True):
 
     def _sensor(self, device: str, n: int, index: int) -> SensorConfig:
         spec, sensor = self.spec, self.spec.sensor[n]
-        _, stop_s = spec.counted_s
+        _, stop_s = (0.0, inf) if self.unending else spec.counted_s
         # Devices do not observe in step: each sensor has a phase of its own within its period.
         phase_s = sensor.period_s * seeded(spec.seed, "phase", device, n).random()
         start_s = round(spec.warmup_s / 2 + phase_s, 3)
@@ -149,8 +152,7 @@ def build_plan(experiment: Experiment) -> Plan:
     common = _workload(experiment)
     tiers = experiment.tier.devices() if experiment.tier else {}
     devices = {
-        name: _joined(deployed.devices.get(name), common.get(name), tiers.get(name))
-        for name in topology.roles
+        name: joined(deployed.devices.get(name), common.get(name), tiers.get(name)) for name in topology.roles
     }
     _check_programs(devices)
     return Plan(
@@ -179,7 +181,8 @@ def _workload(experiment: Experiment) -> Mapping[str, DevicePlan]:
         add(topology.sink, SINK, Sink)
     else:
         connect = partial(_client, experiment.tier)
-        config = GatewayConfig(read_back_at_s=experiment.spec.duration_s - READ_BACK_S)
+        audit_s = None if experiment.unending else experiment.spec.duration_s - READ_BACK_S
+        config = GatewayConfig(read_back_at_s=audit_s)
         add(topology.sink, GATEWAY, Gateway, connect, config)
     flows = _flows(experiment)
     ends = [device for flow in flows for device in (flow.source, flow.target)]
@@ -237,7 +240,8 @@ def _client(storage: Tier, lanes: int) -> Client[Context]:
     return Client(storage.directory(), lanes=lanes)
 
 
-def _joined(*given: DevicePlan | None) -> DevicePlan:
+def joined(*given: DevicePlan | None) -> DevicePlan:
+    """All that these put on one device."""
     parts = [part for part in given if part is not None]
     return DevicePlan(
         nodes=tuple(node for part in parts for node in part.nodes),

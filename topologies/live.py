@@ -4,31 +4,51 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
-from math import inf
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from topologies.experiment import Experiment, build_plan
+from topologies.experiment import Experiment
 from topologies.folders import building, new_folder
 from topologies.runner import Say
 from underlay.errors import Unavailable
 
 if TYPE_CHECKING:
+    from topologies.deployment import Reach
     from underlay.emulation.enforcers import EnforcerName
 
 _UP = "up; Ctrl-C takes it down; `birdhouse exec NODE COMMAND` and `birdhouse logs NODE` look inside"
 _A_LINE = 6
 
 
-def keep_up(experiment: Experiment, enforcer: EnforcerName, *, cli: bool, say: Say) -> None:
-    """Run the experiment's plan until interrupted. Faults happen at their times; others by hand."""
+def keep_up(
+    experiment: Experiment,
+    enforcer: EnforcerName,
+    *,
+    cli: bool,
+    say: Say,
+    ports: Mapping[str, int] | None = None,
+    ready: Callable[[list[Reach]], None] = lambda _: None,
+) -> None:
+    """Run the experiment's plan until interrupted. Faults happen at their times; others by hand.
+
+    Args:
+        ports: of this machine, by the name of the way in; those that are not named are chosen.
+        ready: told of all ways in when everything is up.
+    """
+    from topologies.deployment import lasting_plan, reaches, wanted_ways, with_ways  # brings FastAPI
     from underlay.emulation.blueprint import addresses
     from underlay.emulation.fabric import Emulation
+    from underlay.emulation.forwarding import take
 
-    plan = msgspec.structs.replace(build_plan(experiment), duration_s=inf)
+    plan = lasting_plan(experiment)
+    ways = take(wanted_ways(experiment, plan, ports or {}))
+    plan = with_ways(plan, ways)
+
+    def up() -> None:
+        say("\n  ".join(told))
+        ready(reaches(experiment, ways))
+
     folder = new_folder(f"{experiment.spec.name}-up", None)
     with building(folder) as partial:
         say("coming up")
@@ -40,7 +60,8 @@ def keep_up(experiment: Experiment, enforcer: EnforcerName, *, cli: bool, say: S
             verify=False,
             cli=cli,
             enforcer=enforcer,
-            on_start=lambda: say("\n  ".join(told)),
+            ways=ways,
+            on_start=up,
         )
     shutil.rmtree(folder)  # after `exit` as after Ctrl-C: what was up for a look is no run
 

@@ -214,17 +214,35 @@ def compare(
 
 @app.command()
 def up(
-    spec: SpecFile,
+    spec: Annotated[
+        Path | None,
+        typer.Argument(metavar="[SPEC]", help="Default: a bundled quickstart.", show_default=False),
+    ] = None,
     architecture: ArchitectureOption = None,
     seed: SeedOption = None,
     settings: SetOption = None,
     cli: Annotated[bool, typer.Option("--cli", help="Open Mininet's command line on it.")] = False,
+    port: Annotated[
+        list[str] | None,
+        typer.Option("--port", metavar="NAME=PORT", help="Of 127.0.0.1, such as http=9000; repeatable."),
+    ] = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Build a spec's network on Mininet, and keep it up until Ctrl-C."""
+    """Bring a spec's whole system up on Mininet, with ways in from this machine, and keep it up until Ctrl-C."""
     import topologies
-    from topologies.cli.settings import single_settings
+    from topologies.cli.settings import parse_ports, single_settings
+    from topologies.cli.tables import console, print_json, reach_table
 
-    topologies.up(spec, architecture, seed=seed, settings=single_settings(settings or []), cli=cli, say=_say)
+    topologies.up(
+        spec,
+        architecture,
+        seed=seed,
+        settings=single_settings(settings or []),
+        cli=cli,
+        ports=parse_ports(port or []),
+        ready=lambda ways: print_json(ways) if as_json else console().print(reach_table(ways)),
+        say=_say,
+    )
 
 
 @app.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

@@ -29,6 +29,21 @@ def parse_settings(arguments: Iterable[str]) -> dict[str, list[Any]]:
     return settings
 
 
+def parse_ports(arguments: Iterable[str]) -> dict[str, int]:
+    """Ports by the names of the ways in.
+
+    >>> parse_ports(["http=9000"])
+    {'http': 9000}
+    """
+    ports: dict[str, int] = {}
+    for argument in arguments:
+        name, _, port = argument.partition("=")
+        if not name or not port.isdecimal():
+            raise InputError(f"{argument!r} names no port", key="--port", hint="NAME=PORT, such as http=9000")
+        ports[name] = int(port)
+    return ports
+
+
 def single_settings(arguments: Iterable[str]) -> dict[str, Any]:
     """The same where a sweep makes no sense."""
     settings = parse_settings(arguments)

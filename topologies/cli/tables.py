@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from rich import box
@@ -16,6 +16,9 @@ from topologies.api import Checked
 from topologies.metrics.survivability import SurvivalCurve
 from topologies.results import Comparison, Row
 from topologies.table import comparison as table_of
+
+if TYPE_CHECKING:
+    from topologies.deployment import Reach
 
 _PLAIN_WIDTH = 160
 FAULTS_SHOWN = 12
@@ -87,6 +90,16 @@ def rows_table(rows: Iterable[Row]) -> Table:
         table.add_column(column)
     for row in rows:
         table.add_row(*(escape(_plain(value)) for value in row.values()))
+    return table
+
+
+def reach_table(ways: Iterable[Reach]) -> Table:
+    """Ways into a network that is up, each with a command to try."""
+    table = _table("")
+    for column in ("way in", "to", "try"):
+        table.add_column(column, overflow="fold")
+    for way in ways:
+        table.add_row(way.name, way.device, escape(way.command))
     return table
 
 

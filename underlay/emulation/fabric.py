@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -28,6 +28,7 @@ from underlay.plan import Plan
 
 if TYPE_CHECKING:
     from underlay.emulation.enforcers import EnforcerName
+    from underlay.emulation.forwarding import Way
 
 
 class Emulation:
@@ -44,6 +45,7 @@ class Emulation:
         pcap: bool = False,
         cli: bool = False,
         enforcer: EnforcerName = "ether",
+        ways: Sequence[Way] = (),
         on_start: Callable[[], None] = lambda: None,
     ) -> None:
         """Run `plan` to its end; `folder` then holds `trace.jsonl`, `verdict.json`, `logs` and `devices`.
@@ -56,6 +58,7 @@ class Emulation:
             pcap: also write every link's frames to `captures`.
             cli: open Mininet's command line on this terminal; the run is over when it is left.
             enforcer: who makes the links what the plan says.
+            ways: ports of this machine that lead to devices, for as long as the run lasts.
             on_start: called when the run's clock starts.
 
         Raises:
@@ -69,7 +72,7 @@ class Emulation:
         from underlay.emulation.layout import Layout
         from underlay.emulation.supervisor import Options, Supervisor, supervise
 
-        layout, options = Layout(folder), Options(verify, pcap, enforcer, cli)
+        layout, options = Layout(folder), Options(verify, pcap, enforcer, cli, tuple(ways))
         with _ended_by_sigterm(), Journal.open() as journal:
             layout.make(journal)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -30,6 +30,7 @@ from underlay.emulation.cleanup import Journal
 from underlay.emulation.control import Answer, ControlServer, Request, namespaces_of
 from underlay.emulation.device import Failed
 from underlay.emulation.enforcers import EnforcerName, build_for, conclude, enforce, verify_links
+from underlay.emulation.forwarding import Way, forward
 from underlay.emulation.health import CpuWatch, Findings, Promptness, judge
 from underlay.emulation.layout import Layout
 from underlay.emulation.machine import Machine
@@ -85,6 +86,8 @@ class Options(msgspec.Struct, frozen=True):
     """Who makes the links what the plan says."""
     cli: bool = False
     """Open Mininet's command line on this terminal; the run is over when it is left."""
+    ways: tuple[Way, ...] = ()
+    """Ports of this machine that lead to devices."""
 
 
 class Supervisor:
@@ -108,6 +111,7 @@ class Supervisor:
         self._stopped = False
         self._t0_s: float | None = None
         self._hops: dict[str, dict[str, int]] = {}
+        self._forwarder: int | None = None
         self._chance = seeded(plan.seed, "disk")
         self._cpu = CpuWatch()
         self._promptness = Promptness()
@@ -130,6 +134,7 @@ class Supervisor:
                 t_s = self.t()
                 self._stop_devices()
             finally:
+                self._close_ways()
                 self._enforcer.kill()
             self._trace.flush()
         health = self._cpu.summary(), self._promptness.summary()
@@ -194,6 +199,8 @@ class Supervisor:
         self._cpu.start(self._reactor)
         self._promptness.start(self._reactor)
         self._tell(PREPARED)
+        if self._options.ways:
+            self._open_ways()
         if self._options.cli:
             self._open_cli(network)
         return before
@@ -205,6 +212,23 @@ class Supervisor:
             run_to_end(lambda: _command_line(network, self._terminal))
         self._cli_pidfd = os.pidfd_open(pid)
         self._reactor.watch(self._cli_pidfd, self._leave)
+
+    def _open_ways(self) -> None:
+        """A child that forwards for as long as the run lasts."""
+        ways = self._options.ways
+        namespaces = {way.device: self._machines[way.device].host.namespace.fd for way in ways}
+        pid = os.fork()
+        if pid == 0:
+            run_to_end(lambda: forward(ways, namespaces, self._addresses))
+        self._forwarder = pid
+        for way in ways:
+            way.close()
+
+    def _close_ways(self) -> None:
+        """It holds namespaces that are about to be removed."""
+        if self._forwarder is not None:
+            os.kill(self._forwarder, signal.SIGKILL)
+            os.waitpid(self._forwarder, 0)
 
     def _leave(self) -> None:
         self._reactor.unwatch(self._cli_pidfd)
