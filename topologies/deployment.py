@@ -1,8 +1,8 @@
 """What an experiment becomes when it is kept up: its plan without an end, with doors, names and ways in.
 
-Owns what `birdhouse up` adds to a run: the gateway's HTTP door, a name server and announcers, a second port for
-Redis' clients on each storage host, and which ports of this machine lead to what. Faults of the spec happen
-at their times.
+Owns what `birdhouse up` adds to a run: the gateway's HTTP door, a name server and announcers, a second port
+for Redis' clients on each storage host, and which ports of this machine lead to what. Faults of the spec
+happen at their times.
 """
 
 from __future__ import annotations
@@ -109,12 +109,7 @@ def wanted_ways(experiment: Experiment, plan: Plan, ports: Mapping[str, int]) ->
             raise InputError(f"there is no way in called {name!r}", key="--port", hint=", ".join(names))
         if not 1 <= port <= 65_535:
             raise InputError(f"{port} is no port", key="--port", hint="1 to 65535")
-    return [
-        msgspec.structs.replace(each, local_port=ports[each.name], insists=True)
-        if each.name in ports
-        else each
-        for each in found
-    ]
+    return [_insisting(each, ports) for each in found]
 
 
 def with_ways(plan: Plan, ways: list[Way]) -> Plan:
@@ -148,10 +143,17 @@ def reaches(experiment: Experiment, ways: list[Way]) -> list[Reach]:
     return found
 
 
+def _insisting(way: Wanted, ports: Mapping[str, int]) -> Wanted:
+    if way.name not in ports:
+        return way
+    return msgspec.structs.replace(way, local_port=ports[way.name], insists=True)
+
+
 def _running(plan: Plan, name: str) -> list[str]:
     """Devices with a binding or a program of that name."""
-    return [
-        device
-        for device, on_it in plan.devices.items()
-        if any(each.name == name for each in (*on_it.bindings, *on_it.programs))
-    ]
+    found = []
+    for device, on_it in plan.devices.items():
+        names = [each.name for each in on_it.bindings] + [each.name for each in on_it.programs]
+        if name in names:
+            found.append(device)
+    return found

@@ -47,6 +47,13 @@ EXPORT_PAGE = 500
 KEEPALIVE_S = 5.0
 JPEG_START = b"\xff\xd8"
 
+READERS: dict[str, Callable[[bytes, float], list[Observation]]] = {
+    "application/json": from_json,
+    "application/msgpack": from_msgpack,
+    "application/x-msgpack": from_msgpack,
+    "application/vnd.msgpack": from_msgpack,
+}
+
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -166,17 +173,11 @@ def _ingest(app: FastAPI, desk: Desk) -> None:
     async def offer(request: Request) -> Response:
         """One observation or a batch, in JSON or msgpack; 200 once every one is durable."""
         media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-        read = {
-            "application/json": from_json,
-            "application/msgpack": from_msgpack,
-            "application/x-msgpack": from_msgpack,
-            "application/vnd.msgpack": from_msgpack,
-        }.get(media_type)
-        if read is None:
+        if media_type not in READERS:
             raise Problem(415, f"{media_type} is not understood: application/json or application/msgpack")
         body = await _body(request, BODY_BYTES_MAX)
         try:
-            observations = read(body)
+            observations = READERS[media_type](body, desk.now())
         except Malformed as error:
             client = request.client.host if request.client else ""
             desk.unreadable(client, f"{error.problem} {error.where}".strip(), body)

@@ -33,9 +33,11 @@ class Desk:
     Args:
         say: hands a message to the gateway's node.
         door: the door's name in the node's counters.
+        now: the device's clock, seconds.
     """
 
-    def __init__(self, say: Callable[[Message], None], door: str) -> None:
+    def __init__(self, say: Callable[[Message], None], door: str, now: Callable[[], float]) -> None:
+        self.now = now
         self._say = say
         self._door = door
         self._number = 0

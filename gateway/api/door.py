@@ -51,7 +51,7 @@ class HttpDoor:
 
     async def start(self, host: BindingHost) -> None:
         config = self._config
-        self._desk = Desk(lambda message: host.deliver(NODE, message), "http")
+        self._desk = Desk(lambda message: host.deliver(NODE, message), "http", host.now)
         running = Running(self._place, host.run)
         app = make_app(self._desk, running, token=config.token, trusted=frozenset([host.ip]))
         listener = socket.create_server((config.ip or host.ip, config.port), backlog=128)

@@ -2,8 +2,8 @@
 
 JSON: `{"device": "cam3", "sequence": 17, "kind": "temperature", "t_event": 1357020000, "t_gen": 12.5,
 "payload": ...}`, or a list of these. A payload that is a string is base64 (RFC 4648 §4) of the bytes;
-anything else is packed with msgpack, as the birdhouses' own readings are: `{"h": 390, "u": "Cel"}`. msgpack:
-the encoded observation as devices send it, or an array of them.
+anything else is packed with msgpack, as the birdhouses' own readings are: `{"h": 390, "u": "Cel"}`. Times may be
+left out. msgpack: the encoded observation as devices send it, or an array of them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from edge.datasets import Measurement, Motion
 from edge.observation import Observation, ObservationId
 
 BATCH_MAX = 1000
@@ -34,14 +35,18 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     device: str
     sequence: int
     kind: str
-    t_event: float
-    t_gen: float
     payload: Any
+    t_gen: float | None = None
+    """None: now, by the gateway's clock."""
+    t_event: float | None = None
+    """None: when it was made."""
 
-    def observation(self, where: str = "") -> Observation:
+    def observation(self, now: float, where: str = "") -> Observation:
         """What it means; raises Malformed."""
+        t_gen = now if self.t_gen is None else self.t_gen
+        t_event = t_gen if self.t_event is None else self.t_event
         return Observation(
-            ObservationId(self.device, self.sequence), self.kind, self.t_event, self.t_gen, self._bytes(where)
+            ObservationId(self.device, self.sequence), self.kind, t_event, t_gen, self._bytes(where)
         )
 
     def _bytes(self, where: str) -> bytes:
@@ -53,19 +58,19 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise Malformed(f"a payload that is a string is base64: {error}", f"{where}.payload") from error
 
 
-def from_json(body: bytes) -> list[Observation]:
-    """Of one document or a list of them; raises Malformed."""
+def from_json(body: bytes, now: float) -> list[Observation]:
+    """Of one document or a list of them, at `now` by the gateway's clock; raises Malformed."""
     try:
         given = msgspec.json.decode(body, type=Document | list[Document])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(error) from error
     if isinstance(given, Document):
-        return [given.observation()]
+        return [given.observation(now)]
     _check_length(len(given))
-    return [document.observation(f"[{n}]") for n, document in enumerate(given)]
+    return [document.observation(now, f"[{n}]") for n, document in enumerate(given)]
 
 
-def from_msgpack(body: bytes) -> list[Observation]:
+def from_msgpack(body: bytes, _now: float = 0.0) -> list[Observation]:
     """Of one encoded observation or an array of them; raises Malformed."""
     try:
         parts = msgspec.msgpack.decode(body, type=list[msgspec.Raw])
@@ -107,6 +112,24 @@ def shown(payload: bytes) -> Any:
         else:
             return value
     return b64encode(payload).decode()
+
+
+def meaning(kind: str, payload: bytes) -> Any:
+    """What a reading of a birdhouse says, by names with units: `{"celsius": 3.9}`; others as `shown`."""
+    try:
+        match kind:
+            case "temperature" | "humidity":
+                measured = Measurement.decode(payload)
+                return {_UNITS.get(measured.unit, measured.unit): measured.value_hundredths / 100}
+            case "motion" | "motion-bursts":
+                motion = Motion.decode(payload)
+                return {"seconds": motion.duration_ms / 1000, "percent": round(motion.area_ppm / 10_000, 2)}
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass  # somebody else's payload under that name
+    return shown(payload)
+
+
+_UNITS = {"Cel": "celsius", "%RH": "percent"}
 
 
 def _check_length(count: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from gateway.api.desk import Desk, Refused, Unanswered
-from gateway.api.reading import shown
+from gateway.api.reading import meaning
 from gateway.api.running import NotRunning, Running
 from gateway.messages import Devices, DeviceState, GroupState, Latest, RouteStates, StorageState
 
@@ -110,7 +110,7 @@ def latest_document(latest: Latest) -> dict[str, Any]:
         "t_event": latest.t_event,
         "t_gen": latest.t_gen,
         "size_bytes": latest.size_bytes,
-        "value": shown(latest.payload) if small else None,
+        "value": meaning(latest.kind, latest.payload) if small else None,
         "object_key": None if small else latest.key.decode(),
     }
 

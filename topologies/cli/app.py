@@ -228,7 +228,7 @@ def up(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring a spec's whole system up on Mininet, with ways in from this machine, and keep it up until Ctrl-C."""
+    """Bring a spec's whole system up on Mininet, with ways in from this machine, until Ctrl-C."""
     import topologies
     from topologies.cli.settings import parse_ports, single_settings
     from topologies.cli.tables import console, print_json, reach_table

@@ -66,7 +66,15 @@ def test_one_and_a_batch_are_kept_and_a_retry_changes_nothing(client: httpx.Clie
     assert until_stored(client, "a", 3) == batch
     device = client.get("/api/v1/devices/a").json()
     assert (device["kept"], device["duplicates"]) == (3, 1)
-    assert device["latest"][0]["value"] == {"h": 393, "u": "Cel"}
+    assert device["latest"][0]["value"] == {"celsius": 3.93}
+
+
+def test_times_that_are_left_out_are_now(client: httpx.Client) -> None:
+    short = {"device": "now", "sequence": 1, "kind": "temperature", "payload": 7}
+    assert outcomes(client.post("/api/v1/observations", json=short)) == ["kept"]
+    (latest,) = client.get("/api/v1/devices/now").json()["latest"]
+    assert latest["t_gen"] == latest["t_event"]
+    assert abs(latest["t_gen"] - time()) < 3600.0  # by a clock that shows the time of day
 
 
 def test_msgpack_is_what_devices_send(client: httpx.Client) -> None:
@@ -207,8 +215,8 @@ def test_a_client_that_does_not_go_on_is_cut_off(place: Place, start: bytes) -> 
 
 def test_from_elsewhere_a_token_is_needed() -> None:
     """On loopback everybody is near, so the application is told where a client comes from."""
-    app = make_app(Desk(lambda _: None, "http"), Running(OnPaper(), None), token="secret")
-    shut = make_app(Desk(lambda _: None, "http"), Running(OnPaper(), None))
+    app = make_app(Desk(lambda _: None, "http", lambda: 0.0), Running(OnPaper(), None), token="secret")
+    shut = make_app(Desk(lambda _: None, "http", lambda: 0.0), Running(OnPaper(), None))
     far, near = "10.0.0.9", "127.0.0.1"
 
     def status(app: FastAPI, host: str, path: str = "/healthz", token: str = "") -> int:
