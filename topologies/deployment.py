@@ -136,7 +136,7 @@ def reaches(experiment: Experiment, ways: list[Way]) -> list[Reach]:
         command = {
             "http": f"curl http://127.0.0.1:{port}/api/v1/devices   (a browser: http://127.0.0.1:{port}/)",
             "mqtt": f"mosquitto_sub -p {port} -t 'birdhouse/+/{sensors[0].kind}' -F '%t %l bytes'",
-            "coap": f"coap-client -m get coap://127.0.0.1:{port}/{source}/{sensors[0].kind}",
+            "coap": f"coap-client-notls -m get coap://127.0.0.1:{port}/{source}/{sensors[0].kind}",
             "dns": f"dig @127.0.0.1 -p {port} {source}.{DOMAIN}",
         }.get(way.name, f"redis-cli -c -p {port}")
         found.append(Reach(way.name, way.device, port, command))

@@ -2,8 +2,8 @@
 
 JSON: `{"device": "cam3", "sequence": 17, "kind": "temperature", "t_event": 1357020000, "t_gen": 12.5,
 "payload": ...}`, or a list of these. A payload that is a string is base64 (RFC 4648 §4) of the bytes;
-anything else is packed with msgpack, as the birdhouses' own readings are: `{"h": 390, "u": "Cel"}`. Times may be
-left out. msgpack: the encoded observation as devices send it, or an array of them.
+anything else is packed with msgpack, as the birdhouses' own readings are: `{"h": 390, "u": "Cel"}`. Times
+may be left out. msgpack: the encoded observation as devices send it, or an array of them.
 """
 
 from __future__ import annotations
