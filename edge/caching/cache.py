@@ -42,8 +42,11 @@ class Stored(msgspec.Struct, frozen=True):
         """What a client gets: Max-Age is what is left of it, nothing once it is stale.
 
         To the nearest second, which is all that the option can say: cut off, a notification passed on over
-        three caches would lose three seconds.
+        three caches would lose three seconds. An error that came without the option goes on without it: the
+        next cache would store what this one may not.
         """
+        if not may_be_stored(self.representation):
+            return self.representation
         left_s = round(max(0.0, self.lifetime_s - self.age_s(now_s)))
         return msgspec.structs.replace(self.representation, max_age_s=left_s)
 

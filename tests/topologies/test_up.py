@@ -193,11 +193,9 @@ def _served(redis: RedisCluster) -> bool:
 
 
 def _coap(address: str) -> bytes:
+    command = ["coap-client-notls", "-m", "get", "-B", "3", address]
     ran = subprocess.run(
-        ["coap-client-notls", "-m", "get", "-B", "3", address],
-        capture_output=True,
-        timeout=PATIENCE_S,
-        check=False,
+        command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE_S, check=False
     )
     return ran.stdout.strip()
 

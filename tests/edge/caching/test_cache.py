@@ -60,6 +60,13 @@ def test_freshness(max_age_s: int | None, now_s: float, fresh: bool, left_s: int
     assert stored.served(now_s).max_age_s == left_s
 
 
+def test_an_error_without_max_age_is_passed_on_without_one() -> None:
+    """Or the next cache would store it, for the minute that an option left out means."""
+    passed_on = Stored(Representation(NOT_FOUND), 100.0).served(100.0)
+    assert passed_on == Representation(NOT_FOUND)
+    assert not may_be_stored(passed_on)
+
+
 def test_valid_makes_content_fresh_again_for_its_own_max_age() -> None:
     cache = Cache(1000)
     cache.take_in(PATH, content(b"21.5", b"\x01", 10), 0.0)
