@@ -17,6 +17,7 @@ BENCHMARKS = {
     "kv": "the storage tier beside etcd",
     "kv_faults": "the storage tier without its leader, after a million writes, while keys move",
     "kv_links": "the storage tier on slow links",
+    "gateway": "ingest by HTTP into the sharded store, beside mosquitto alone",
     "gossip": "messages and latency of a broadcast, crashes, ten thousand birdhouses",
     "machine": "an operation on the key-value machine",
 }
