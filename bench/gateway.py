@@ -1,9 +1,9 @@
-"""Ingest: small readings by HTTP batches, through a gateway, into a sharded store of three hosts; on loopback.
+"""Ingest: small readings by HTTP batches, through a gateway, into a sharded store of three hosts.
 
-Counted is what the store has acknowledged, from the first request until nothing waits in the gateway any
-more. Then half of that rate is offered, paced, and the time to each batch's acknowledgement measured.
-Beside it, for scale: mosquitto alone, one publisher and one subscriber with QoS 1, the same number of
-payloads.
+All on loopback. Counted is what the store has acknowledged, from the first request until nothing waits in
+the gateway any more. Then half of that rate is offered, paced, and the time to each batch's acknowledgement
+measured. Beside it, for scale: mosquitto alone, one publisher and one subscriber with QoS 1, the same number
+of payloads.
 
     `python -m bench.gateway [--observations N] [--rounds N]`
 """
@@ -178,9 +178,7 @@ def main() -> None:
     print("|---|---|---|")
     print(f"| HTTP into the sharded store, observations a second | 3,000 | {median(rates):,.0f} |")
     print(f"| mosquitto alone, one subscriber, QoS 1 | | {median(peers):,.0f} |")
-    print(
-        f"| acknowledgement at half of that rate, p50 / p99 ms | / 100 | {median(p50s):.1f} / {median(p99s):.1f} |"
-    )
+    print(f"| acknowledgement at half of that, p50 / p99 ms | - / 100 | {_both(p50s, p99s)} |")
     print(f"| memory of the gateway, MB | 150 | {memory_mb:.0f} |")
 
 
