@@ -20,9 +20,10 @@ import pytest
 from fastapi import FastAPI
 
 from edge.observation import Observation, ObservationId
-from gateway.api.app import BODY_BYTES_MAX, make_app
+from gateway.api.app import make_app
 from gateway.api.desk import Desk
 from gateway.api.door import HttpConfig
+from gateway.api.ingest import BODY_BYTES_MAX
 from gateway.api.running import Place as OnPaper
 from gateway.api.running import Running
 from tests.gateway.api.hosting import Place, document, running
