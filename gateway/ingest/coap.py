@@ -20,6 +20,7 @@ Source: RFC 7252 §5.8.2, §5.9; RFC 7959 §2.9.3.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import ceil
 
 import msgspec
@@ -32,6 +33,7 @@ from edge.coap.messages import (
     METHOD_NOT_ALLOWED,
     NOT_FOUND,
     OCTET_STREAM,
+    PORT,
     REQUEST_ENTITY_TOO_LARGE,
     SERVICE_UNAVAILABLE,
     TEXT,
@@ -42,16 +44,20 @@ from edge.coap.messages import (
     Tuning,
     Withdrawn,
 )
+from edge.coap.model import ModelEndpoint
 from edge.observation import Observation
 from gateway.api.reading import Malformed, from_json, from_msgpack
 from gateway.credibility import Limits
 from gateway.messages import NODE, Judged, Offered, Unreadable, Verdict
 from underlay.messages import Message, Protocol
 from underlay.node import Address, Context, Node, Timer, address
+from underlay.plan import Binding, BindingPlan, DevicePlan, NodePlan
 
 NAME = "coap-door"
 RESOURCE = "observations"
 """First and only segment of the path."""
+DOOR_PORT = 7092
+"""Of the node, which nobody speaks to over the network."""
 PATIENCE_S = 15.0
 """For the gateway's node."""
 _SAMPLE_BYTES = 1024
@@ -62,6 +68,32 @@ READERS: dict[int | None, Callable[[bytes, float], list[Observation]]] = {
     JSON: from_json,
 }
 """By content format; a request without one is taken to be the encoded observation."""
+
+
+def coap_door(
+    server: str = NAME, limits: Limits | None = None, tuning: Tuning | None = None, port: int = PORT
+) -> DevicePlan:
+    """The door and the endpoint in front of it, for a gateway's device.
+
+    Args:
+        server: the node that answers for all other paths: `caching`, where the device takes part in that, and
+            then this endpoint stands in place of the one that the device has. By default there are none.
+        limits: what the gateway believes.
+        tuning: of responses that do not go with their request's acknowledgement.
+        port: UDP.
+    """
+    resources = {RESOURCE: NAME}
+    node = NodePlan(NAME, partial(CoapDoor, limits, tuning), DOOR_PORT)
+    endpoint = BindingPlan(
+        ENDPOINT, partial(ModelEndpoint, server, resources), partial(_aiocoap, server, port, resources), port
+    )
+    return DevicePlan((node,), (endpoint,))
+
+
+def _aiocoap(server: str, port: int, resources: dict[str, str]) -> Binding:
+    from edge.coap.aiocoap_binding import AiocoapBinding  # only the emulation needs aiocoap
+
+    return AiocoapBinding(server, port, resources)
 
 
 class CoapDoor(Node):
