@@ -88,6 +88,8 @@ class SubscribeConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deliver_to: str | None = None
     """A node on the device that keeps observations (`sink`). A message is acknowledged to its broker only
     once that node has said `Kept`; without one, on arrival."""
+    filters: tuple[str, ...] = (FILTER,)
+    """Topic filters: by default, everybody's observations."""
 
 
 class StarConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -272,30 +274,35 @@ class Publisher:
 class Subscriber:
     """Takes in what others publish, each observation once, and acknowledges what is safe."""
 
-    def __init__(self, config: SubscribeConfig) -> None:
+    def __init__(self, config: SubscribeConfig, client: Address = CLIENT) -> None:
         self._config = config
+        self._client = client
         self._arrivals = Arrivals()
-        self._subscribed: dict[str, bool] = {}
+        self._missing: dict[str, dict[str, None]] = {}
+        """By broker: filters that it is not known to have accepted in the session that it holds."""
         self._unsafe: dict[str, list[Acknowledge]] = {}
         """By observation id: acknowledgements that wait until it is kept."""
 
     def on_connected(self, ctx: Context, message: Connected) -> None:
-        if not (message.session_present and self._subscribed.get(message.broker)):
-            self._subscribed[message.broker] = False
-            ctx.send(CLIENT, Subscribe(message.broker, FILTER, self._config.qos))
+        if not message.session_present:
+            self.on_attempt_failed(message.broker)
+        filters = dict.fromkeys(self._config.filters)
+        for filter_ in self._missing.setdefault(message.broker, filters):
+            ctx.send(self._client, Subscribe(message.broker, filter_, self._config.qos))
 
     def on_attempt_failed(self, broker: str) -> None:
         """Subscribe again, whatever the broker says next time. It may have accepted without our hearing of
         it, and then the session that is "present" is a new and empty one."""
-        self._subscribed[broker] = False
+        self._missing[broker] = dict.fromkeys(self._config.filters)
 
     def on_message(self, ctx: Context, message: Received | Subscribed | Kept) -> None:
         match message:
             case Subscribed():
-                self._subscribed[message.broker] = message.reason_code < REFUSED
+                if message.reason_code < REFUSED:
+                    self._missing[message.broker].pop(message.filter, None)
             case Kept(id):
                 for acknowledgement in self._unsafe.pop(id, ()):
-                    ctx.send(CLIENT, acknowledgement)
+                    ctx.send(self._client, acknowledgement)
             case Received():
                 self._on_received(ctx, message)
 
@@ -317,7 +324,7 @@ class Subscriber:
                 self._unsafe[id_text] += acknowledgements
                 return
         for acknowledgement in acknowledgements:
-            ctx.send(CLIENT, acknowledgement)
+            ctx.send(self._client, acknowledgement)
 
 
 class Arrivals:

@@ -46,6 +46,9 @@ class Connect(Message, frozen=True, array_like=True, tag=1):
     """How long the broker keeps the session without a connection (MQTT 5; a 3.1.1 broker decides itself)."""
     timeout_s: float
     """For TCP's handshake and CONNACK together."""
+    receive_maximum: int = 0
+    """Messages of QoS 1 and 2 that the broker may have sent without an acknowledgement (MQTT 5, 3.1.2.11.3);
+    0: as many as it likes."""
 
 
 class Publish(Message, frozen=True, array_like=True, tag=2):

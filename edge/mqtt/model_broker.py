@@ -171,6 +171,8 @@ class ModelBroker(Node):
             session.expiry_s = packet.session_expiry_s
         else:
             session.expiry_s = 0 if packet.clean_start else self._config.session_expiry_s
+        window = packet.receive_maximum if packet.version == MQTT_5 else 0
+        session.receive_maximum = min(self._config.max_in_flight, window or self._config.max_in_flight)
         session.version = packet.version
         session.keepalive_s = packet.keepalive_s
         link = self._links[client_id] = Link(sender, packet.connection, ctx.now)

@@ -140,9 +140,14 @@ class Connection:
         self._keepalive_s = request.keepalive_s
         self._filters.clear()
         ctx.set_timer(("connect", number), request.timeout_s)
-        expiry_s = request.session_expiry_s
         packet = ConnectPacket(
-            number, self._version, request.client_id, request.clean_start, request.keepalive_s, expiry_s
+            number,
+            self._version,
+            request.client_id,
+            request.clean_start,
+            request.keepalive_s,
+            request.session_expiry_s,
+            request.receive_maximum,
         )
         self._send(ctx, packet)
 

@@ -24,6 +24,7 @@ _ACK_BYTES = 4
 _ACK_WITH_REASON_BYTES = 5
 _CONNACK_PROPERTIES_BYTES = 6  # mosquitto: Topic Alias Maximum, Receive Maximum
 _SESSION_EXPIRY_BYTES = 5
+_RECEIVE_MAXIMUM_BYTES = 3
 
 
 class Packet(Message, frozen=True, array_like=True):
@@ -40,10 +41,14 @@ class ConnectPacket(Packet, frozen=True, array_like=True, tag=1):
     clean_start: bool
     keepalive_s: int
     session_expiry_s: int
-    """Sent by MQTT 5 only."""
+    """Sent by MQTT 5 only, like the next."""
+    receive_maximum: int = 0
+    """0: not sent, which means 65,535."""
 
     def wire_size(self) -> int:
-        properties = 1 + _SESSION_EXPIRY_BYTES if self.version == MQTT_5 else 0
+        properties = 0
+        if self.version == MQTT_5:
+            properties = 1 + _SESSION_EXPIRY_BYTES + bool(self.receive_maximum) * _RECEIVE_MAXIMUM_BYTES
         return _packet_size(10 + properties + _text_size(self.client_id))
 
 

@@ -193,6 +193,8 @@ class _Connection:
         if self._paho.protocol == MQTTProtocolVersion.MQTTv5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call] # paho's
             properties.SessionExpiryInterval = request.session_expiry_s
+            if request.receive_maximum:
+                properties.ReceiveMaximum = request.receive_maximum
             self._paho.connect_async(
                 ip, port, request.keepalive_s, clean_start=request.clean_start, properties=properties
             )

@@ -11,13 +11,13 @@ Architecture Blog 2015).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from edge.events import SessionChanged
 from edge.mqtt.messages import CLIENT, Connect, Connected, Disconnect, Disconnected
-from underlay.node import Context, Timer
+from underlay.node import Address, Context, Timer
 
 
 class SessionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,16 +32,27 @@ class SessionConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     connect_timeout_s: float = 5.0
     backoff_base_s: float = 0.5
     backoff_max_s: float = 8.0
+    client_id: str = ""
+    """Empty: the device's name. One that several devices have is one session, which belongs to whoever
+    connected last (MQTT 5, 3.1.4)."""
+    receive_maximum: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0
+    """Messages that the broker may have under way to the device (MQTT 5): what is not acknowledged holds the
+    rest back. 0: as many as the broker likes."""
 
 
 State = Literal["idle", "connecting", "connected", "waiting"]
 
 
 class Session:
-    """To one broker. `retry` is the timer that its node must hand back."""
+    """To one broker. `retry` is the timer that its node must hand back.
 
-    def __init__(self, broker: str, config: SessionConfig) -> None:
+    Args:
+        client: the device's MQTT client, of which it may have several.
+    """
+
+    def __init__(self, broker: str, config: SessionConfig, client: Address = CLIENT) -> None:
         self.broker = broker
+        self._client = client
         self.state: State = "idle"
         self.failures = 0
         """Attempts and connections that were lost since the last time it was connected."""
@@ -57,7 +68,7 @@ class Session:
     def close(self, ctx: Context) -> None:
         """Leave politely, and do not come back until `open`."""
         if self.state in ("connected", "connecting"):
-            ctx.send(CLIENT, Disconnect(self.broker))
+            ctx.send(self._client, Disconnect(self.broker))
         if self.state == "connected":
             ctx.emit(SessionChanged("disconnected", self.broker))
         ctx.cancel_timer(self.retry)
@@ -88,14 +99,15 @@ class Session:
         self.state = "connecting"
         config = self._config
         ctx.send(
-            CLIENT,
+            self._client,
             Connect(
                 broker=self.broker,
-                client_id=ctx.device,
+                client_id=config.client_id or ctx.device,
                 clean_start=config.clean_start,
                 keepalive_s=config.keepalive_s,
                 session_expiry_s=config.session_expiry_s,
                 timeout_s=config.connect_timeout_s,
+                receive_maximum=config.receive_maximum,
             ),
         )
 

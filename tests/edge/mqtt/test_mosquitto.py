@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import pytest
 
 from edge.events import SessionChanged, Stored
@@ -19,13 +20,14 @@ from edge.mqtt.messages import (
     Disconnected,
     Publish,
     Published,
+    Received,
     Subscribed,
 )
 from edge.mqtt.model_broker import BrokerConfig
 from edge.mqtt.mosquitto import configuration, mosquitto
 from edge.mqtt.session import SessionConfig
 from edge.observation import Observation, ObservationId, Observed
-from edge.sink import Sink
+from edge.sink import Kept, Sink
 from edge.star import PublishConfig, Star, StarConfig, SubscribeConfig
 from tests.edge.mqtt.loopback import Loopback, brokers, free_port, needs_mosquitto, until
 from underlay.messages import Message
@@ -284,3 +286,38 @@ M = TypeVar("M", bound=Message)
 def heard(world: Loopback, device: str, kind: type[M]) -> list[M]:
     """What the device's node and client said to each other, of one type."""
     return [message for message in world.local.get(device, ()) if isinstance(message, kind)]
+
+
+def test_a_subscriber_that_keeps_nothing_is_sent_no_more_than_its_receive_maximum(tmp_path: Path) -> None:
+    """The broker holds the rest back, and sends it as the subscriber acknowledges."""
+
+    async def scenario() -> tuple[list[int], list[int]]:
+        port = free_port()
+        async with brokers(tmp_path, port, HUB):
+            world = Loopback({"hub": HUB}, port)
+            session = msgspec.structs.replace(QUICK, receive_maximum=3)
+            subscribe = SubscribeConfig(deliver_to="sink")
+            star = partial(Star, StarConfig(("hub",), subscribe=subscribe, session=session))
+            await world.add("sink", {"star": star, "sink": Node})
+            await until(lambda: any(isinstance(m, Subscribed) for m in world.local["sink"]))
+            await world.add("cam", cam())
+            for sequence in range(10):
+                world.tell("cam/star", "cam/sensors", observed(sequence))
+
+            def published() -> int:
+                return sum(isinstance(message, Published) for message in world.local["cam"])
+
+            def received() -> list[int]:
+                came = [m for m in world.local["sink"] if isinstance(m, Received)]
+                return [Observation.decode(message.payload).id.sequence for message in came]
+
+            # The broker has forwarded what it may by the time it has acknowledged everything.
+            await until(lambda: published() == 10 and len(received()) >= 3)
+            await asyncio.sleep(0.1)
+            first = received()
+            world.tell("sink/star", "sink/sink", Kept("cam:1"))
+            await until(lambda: len(received()) >= 4)
+            await world.close()
+            return first, received()
+
+    assert asyncio.run(scenario()) == ([0, 1, 2], [0, 1, 2, 3])

@@ -56,6 +56,7 @@ def publish(version: int, qos: int, payload: bytes = PAYLOAD) -> PublishPacket:
         pytest.param(PingreqPacket(1), 2, id="PINGREQ"),
         pytest.param(ConnectPacket(1, MQTT_3_1_1, "cam1", False, 15, 60), 18, id="CONNECT"),
         pytest.param(ConnectPacket(1, MQTT_5, "cam1", False, 15, 60), 24, id="CONNECT with session expiry"),
+        pytest.param(ConnectPacket(1, MQTT_5, "cam1", False, 15, 60, 20), 27, id="CONNECT with both"),
         pytest.param(ConnackPacket(1, MQTT_3_1_1, False, 20), 4, id="CONNACK"),
         pytest.param(ConnackPacket(1, MQTT_5, False, 20), 11, id="CONNACK with mosquitto's properties"),
         pytest.param(SubscribePacket(1, MQTT_3_1_1, 1, "b/+/+", 1, True, True), 12, id="SUBSCRIBE"),
