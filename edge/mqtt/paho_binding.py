@@ -118,6 +118,9 @@ class _Connection:
         self._keepalive_s = request.keepalive_s
         self._heard_s = 0.0
         self._by_hand = True
+        self._window = 0
+        self._held: dict[int, None] = {}
+        """Messages that the node has not acknowledged, by their tokens."""
         self._tokens: dict[int, tuple[int, int]] = {}
         """The node's token and the QoS of each publish that is under way, by packet identifier."""
         self._filters: dict[int, str] = {}
@@ -140,6 +143,7 @@ class _Connection:
             case Acknowledge(_, token):
                 if token >> TOKEN_SHIFT == self._epoch and self._connected:
                     self._paho.ack(token & 0xFFFF, qos=1)
+                    self._let_go(token)
             case Forget():
                 self._paho.drop_out_messages()
                 self._tokens.clear()
@@ -188,6 +192,8 @@ class _Connection:
         """CONNECT and CONNACK; None where the broker accepted."""
         self._epoch += 1
         self._filters.clear()
+        self._held.clear()
+        self._window = request.receive_maximum
         self._accepted = self._loop.create_future()
         ip, port = self._address
         if self._paho.protocol == MQTTProtocolVersion.MQTTv5:
@@ -327,9 +333,12 @@ class _Connection:
         if not self._connected:
             return  # read from a connection that was given up: unacknowledged, the broker sends it again
         by_hand = self._by_hand and message.qos == 1
+        token = self._epoch << TOKEN_SHIFT | message.mid
+        if by_hand:
+            self._hold(token)
         received = Received(
             broker=self._broker,
-            token=self._epoch << TOKEN_SHIFT | message.mid if by_hand else None,
+            token=token if by_hand else None,
             topic=message.topic,
             payload=bytes(message.payload),
             qos=message.qos,
@@ -340,11 +349,33 @@ class _Connection:
 
     # -- helpers
 
+    def _hold(self, token: int) -> None:
+        """One more is in the node's hands. A broker that goes beyond the receive maximum (mosquitto 2.0 does:
+        its issue 2301) is not read from until there is room."""
+        self._held[token] = None
+        sock = self._paho.socket()
+        if self._overfull and sock is not None:
+            self._loop.remove_reader(sock)
+
+    def _let_go(self, token: int) -> None:
+        overfull = self._overfull
+        self._held.pop(token, None)
+        sock = self._paho.socket()
+        if overfull and not self._overfull and sock is not None:
+            self._loop.add_reader(sock, self._on_readable)
+            self._heard_s = self._loop.time()
+
+    @property
+    def _overfull(self) -> bool:
+        return 0 < self._window < len(self._held)
+
     def _check_alive(self, epoch: int) -> None:
         """Let paho ping; give up after 1.5 keepalives without a word from the broker."""
         if not self._connected or epoch != self._epoch:
             return
         self._paho.loop_misc()
+        if self._overfull:
+            self._heard_s = self._loop.time()  # it is we who do not listen
         if self._loop.time() - self._heard_s >= SILENCE_KEEPALIVES * self._keepalive_s:
             self._drop()
             self._tell(Disconnected(self._broker, "keepalive"))
