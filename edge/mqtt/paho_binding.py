@@ -373,9 +373,10 @@ class _Connection:
         """Let paho ping; give up after 1.5 keepalives without a word from the broker."""
         if not self._connected or epoch != self._epoch:
             return
+        if self._overfull:  # it is we who do not listen
+            self._heard_s = self._loop.time()
+            self._paho.excuse_silence()
         self._paho.loop_misc()
-        if self._overfull:
-            self._heard_s = self._loop.time()  # it is we who do not listen
         if self._loop.time() - self._heard_s >= SILENCE_KEEPALIVES * self._keepalive_s:
             self._drop()
             self._tell(Disconnected(self._broker, "keepalive"))
@@ -397,6 +398,10 @@ class _Client(paho.Client):
 
     ready: socket.socket
     count: Callable[[int, int], None]
+
+    def excuse_silence(self) -> None:
+        """Go on pinging, and do not give up for want of an answer."""
+        self._ping_t = 0.0  # none is waited for
 
     def _create_socket_connection(self) -> socket.socket:
         return self.ready

@@ -312,12 +312,12 @@ def test_a_subscriber_that_is_slow_has_no_more_in_its_hands_than_its_receive_max
             for kept in range(40):
                 await until(lambda count=kept: len(received()) > count)  # type: ignore[misc]
                 await asyncio.sleep(0.02)  # for what should not come
+                if kept == 5:  # when it does not read: neither side may take that for the other's end
+                    await asyncio.sleep(4 * QUICK.keepalive_s)
                 held_max = max(held_max, len(received()) - kept)
                 world.tell("sink/star", "sink/sink", Kept(f"cam:{kept}"))
-            await asyncio.sleep(2 * QUICK.keepalive_s)
             await world.close()
-            assert connections(world, "sink")[0] == ("connected", "hub")
-            assert len([c for c in connections(world, "sink") if c[0] == "connected"]) == 1
+            assert connections(world, "sink") == [("connected", "hub")]
             return held_max, received()
 
     held_max, sequences = asyncio.run(scenario())
