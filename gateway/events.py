@@ -27,6 +27,13 @@ class Delivered(Event, frozen=True, tag="destination-has"):
     destination: str
 
 
+class RoutedElsewhere(Event, frozen=True, tag="routed-elsewhere"):
+    """No route takes an observation to the storage tier."""
+
+    id: str
+    to: tuple[str, ...]
+
+
 class DeadLettered(Event, frozen=True, tag="dead-lettered"):
     """An observation was acknowledged and will not be stored."""
 

@@ -26,7 +26,7 @@ from gateway.credibility import Limits, problem_of
 from gateway.dead_letters import DeadLetters
 from gateway.destinations.files import Files, FilesWritten
 from gateway.destinations.store import to_store
-from gateway.events import DeadLettered, Delivered, SpoolFull
+from gateway.events import DeadLettered, Delivered, RoutedElsewhere, SpoolFull
 from gateway.inquiry import Inquiry
 from gateway.messages import Ask, DeadLetter, Judged, Offered, Unreadable, Verdict
 from gateway.registry import Registry
@@ -158,19 +158,21 @@ class Gateway(Node):
         if self._registry.has(observation) or any(key in each.spool for each in self._writers.values()):
             self._registry.repeated(device, ctx.now)
             return Verdict(id_, "duplicate")
-        writers = self._writers_for(ctx, observation, len(data))
+        names = self._destinations(ctx, observation, len(data))
+        writers = [self._writers[name] for name in names if name != DROP]
         for writer in writers:
             refusal = writer.spool.refusal(device, len(data))
             if refusal:
                 return Verdict(id_, "busy", refusal, RETRY_AFTER_S)
         for writer in writers:
             writer.spool.add(ctx.store, observation, data, ctx.now)
+        if STORE not in names:
+            ctx.emit(RoutedElsewhere(id_, names))
         self._registry.kept(observation, len(data), ctx.now)
         return Verdict(id_, "kept")
 
-    def _writers_for(self, ctx: Context, observation: Observation, size_bytes: int) -> list[Writer]:
-        names = self._table.match(observation, size_bytes, ctx.now - observation.t_gen)
-        return [self._writers[name] for name in names if name != DROP]
+    def _destinations(self, ctx: Context, observation: Observation, size_bytes: int) -> tuple[str, ...]:
+        return self._table.match(observation, size_bytes, ctx.now - observation.t_gen)
 
     def _go_on(self, ctx: Context) -> None:
         for writer in self._writers.values():
@@ -216,8 +218,9 @@ class Gateway(Node):
         for _ in range(len(self._lobby)):
             sender, observation = self._lobby[0]
             size_bytes = len(observation.encode())
-            writers = self._writers_for(ctx, observation, size_bytes)
-            if any(writer.spool.refusal(observation.id.device, size_bytes) for writer in writers):
+            names = self._destinations(ctx, observation, size_bytes)
+            spools = [self._writers[name].spool for name in names if name != DROP]
+            if any(spool.refusal(observation.id.device, size_bytes) for spool in spools):
                 return
             self._lobby.popleft()
             self._on_observed(ctx, sender, observation)

@@ -366,6 +366,8 @@ def test_each_goes_where_its_routes_say() -> None:
     assert scene.offer(*some, for_s=3.0) == ["kept"] * 4
     assert filed(scene) == [("archive", "cam1:1"), ("album", "cam1:2")]
     assert sorted(scene.stored) == ["cam1:1", "cam1:3"]
+    elsewhere = {record["id"]: record["to"] for record in scene.told("routed-elsewhere")}
+    assert elsewhere == {"cam1:2": ["album"], "noisy1:1": ["drop"]}
     states = {state.name: (state.taken, state.delivered) for state in scene.ask(RouteStates())}
     assert states == {"store": (2, 2), "archive": (1, 1), "album": (1, 1), "dead-letter": (0, 0)}
     assert scene.offer(*some) == ["duplicate"] * 4
