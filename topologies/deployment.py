@@ -1,8 +1,8 @@
 """What an experiment becomes when it is kept up: its plan without an end, with doors, names and ways in.
 
-Owns what `birdhouse up` adds to a run: the gateway's HTTP door, a name server and announcers, a second port
-for Redis' clients on each storage host, and which ports of this machine lead to what. Faults of the spec
-happen at their times.
+Owns what `birdhouse up` adds to a run: the gateway's doors for HTTP and CoAP, a name server and announcers, a
+second port for Redis' clients on each storage host, and which ports of this machine lead to what. Faults of
+the spec happen at their times.
 """
 
 from __future__ import annotations
@@ -13,10 +13,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from edge.caching.node import NAME as CACHING
+from edge.coap.messages import ENDPOINT as COAP
+from edge.coap.messages import PORT as COAP_PORT
 from gateway.api.door import NAME as HTTP
 from gateway.api.door import PORT as HTTP_PORT
 from gateway.api.door import http_door
 from gateway.api.running import Place
+from gateway.ingest.coap import NAME as COAP_DOOR
+from gateway.ingest.coap import RESOURCE, coap_door
 from gateway.names.plan import Served, names_plan
 from gateway.names.server import NAME as DNS
 from gateway.names.server import PORT as DNS_PORT
@@ -34,7 +39,10 @@ if TYPE_CHECKING:
 REDIS_OUTSIDE_PORT = 16_379
 """Of storage hosts, for clients from outside the network, who are redirected to ports of 127.0.0.1."""
 LOCAL_DNS_PORT = 5353
-MQTT, MQTT_PORT, COAP, COAP_PORT = "mosquitto", 1883, "@coap", 5683
+MQTT, MQTT_PORT = "mosquitto", 1883
+LOCAL_INGEST_PORT = 5684
+
+_EXAMPLE = '{"device": "phone", "sequence": 1, "kind": "temperature", "payload": {"h": 2150, "u": "Cel"}}'
 
 
 class Reach(msgspec.Struct, frozen=True):
@@ -58,6 +66,7 @@ def lasting_plan(experiment: Experiment) -> Plan:
     if experiment.tier is not None:
         door = http_door(place=Place(spec.name, topology.network, roles))
         added[topology.sink].append(DevicePlan(bindings=(door,)))
+        plan = _with_coap_door(plan, topology.sink)
     served = Served(
         mqtt=dict.fromkeys(_running(plan, MQTT), MQTT_PORT),
         coap=dict.fromkeys(_running(plan, COAP), COAP_PORT),
@@ -80,6 +89,15 @@ def lasting_plan(experiment: Experiment) -> Plan:
     )
 
 
+def _with_coap_door(plan: Plan, sink: str) -> Plan:
+    """One endpoint on the sink for all that comes by CoAP, whether it has one already or not."""
+    there = plan.devices[sink]
+    server = CACHING if any(node.name == CACHING for node in there.nodes) else COAP_DOOR
+    bindings = tuple(binding for binding in there.bindings if binding.name != COAP)
+    whole = joined(msgspec.structs.replace(there, bindings=bindings), coap_door(server))
+    return msgspec.structs.replace(plan, devices={**plan.devices, sink: whole})
+
+
 def wanted_ways(experiment: Experiment, plan: Plan, ports: Mapping[str, int]) -> list[Wanted]:
     """What of the plan can be reached from this machine.
 
@@ -99,6 +117,8 @@ def wanted_ways(experiment: Experiment, plan: Plan, ports: Mapping[str, int]) ->
     coap = next((device for device in (hub, *experiment.sources) if device in _running(plan, COAP)), None)
     if coap is not None:
         found.append(Wanted("coap", coap, COAP_PORT, COAP_PORT, ("udp",)))
+    if any(node.name == COAP_DOOR for node in plan.devices[sink].nodes):
+        found.append(Wanted("coap-ingest", sink, COAP_PORT, LOCAL_INGEST_PORT, ("udp",)))
     if sink in _running(plan, DNS):
         found.append(Wanted("dns", sink, DNS_PORT, LOCAL_DNS_PORT, ("udp", "tcp")))
     for n, host in enumerate(experiment.topology.storage):
@@ -137,6 +157,9 @@ def reaches(experiment: Experiment, ways: list[Way]) -> list[Reach]:
             "http": f"curl http://127.0.0.1:{port}/api/v1/devices   (a browser: http://127.0.0.1:{port}/)",
             "mqtt": f"mosquitto_sub -p {port} -t 'birdhouse/+/{sensors[0].kind}' -F '%t %l bytes'",
             "coap": f"coap-client-notls -m get coap://127.0.0.1:{port}/{source}/{sensors[0].kind}",
+            "coap-ingest": (
+                f"coap-client-notls -m post -t 50 -e '{_EXAMPLE}' coap://127.0.0.1:{port}/{RESOURCE}"
+            ),
             "dns": f"dig @127.0.0.1 -p {port} {source}.{DOMAIN}",
         }.get(way.name, f"redis-cli -c -p {port}")
         found.append(Reach(way.name, way.device, port, command))

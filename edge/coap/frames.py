@@ -1,7 +1,7 @@
 """Which real IP packets carry a CoAP representation: how real bytes are split into payload and control.
 
-A 2.05 Content response with a payload counts, whole or a block of one; requests, acknowledgements and other
-responses do not. Source: RFC 7252 §3; RFC 791, RFC 768.
+A 2.05 Content response or a POST with a payload counts, whole or a block of one; other requests, other
+responses and acknowledgements do not. Source: RFC 7252 §3; RFC 791, RFC 768.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from edge.coap.messages import CONTENT, PORT
 
 _IPV4, _UDP = 4, 17
+_POST = 0x02
 _PAYLOAD_MARKER = 0xFF
 
 
@@ -18,7 +19,7 @@ def carries_content(packet: memoryview, port: int = PORT) -> bool:
         return False
     header_bytes = (packet[0] & 0x0F) * 4
     udp = packet[header_bytes:]
-    if len(udp) < 12 or udp[9] != CONTENT or udp[8] >> 6 != 1:
+    if len(udp) < 12 or udp[9] not in (CONTENT, _POST) or udp[8] >> 6 != 1:
         return False
     if port not in (int.from_bytes(udp[0:2], "big"), int.from_bytes(udp[2:4], "big")):
         return False

@@ -5,7 +5,9 @@ on both fabrics. The endpoint owns RFC 7252's message layer (confirmable message
 duplicates), putting block-wise representations together and taking them apart (RFC 7959), and the order of
 notifications (RFC 7641). The node owns what is served and how fresh it is, whom to ask, and when to give up.
 
-A resource is named by its path alone; the only method is GET. The endpoint itself refuses everything else.
+A resource is named by its path alone. A device's server answers GET; nodes that a device has beside it answer
+for a first path segment each, and by POST too. The endpoint itself refuses everything else, and what is too
+much (`edge.coap.uploads`).
 """
 
 from __future__ import annotations
@@ -21,21 +23,31 @@ ENDPOINT = "@coap"
 PORT = 5683
 
 VALID = 0x43
+CHANGED = 0x44
 CONTENT = 0x45
+CONTINUE = 0x5F
+BAD_REQUEST = 0x80
 BAD_OPTION = 0x82
 NOT_FOUND = 0x84
 METHOD_NOT_ALLOWED = 0x85
 REQUEST_ENTITY_INCOMPLETE = 0x88
+REQUEST_ENTITY_TOO_LARGE = 0x8D
+UNSUPPORTED_CONTENT_FORMAT = 0x8F
+SERVICE_UNAVAILABLE = 0xA3
 GATEWAY_TIMEOUT = 0xA4
 PROXYING_NOT_SUPPORTED = 0xA5
 
-OCTET_STREAM = 42
-LINK_FORMAT = 40
+TEXT = 0
 JPEG = 22
+LINK_FORMAT = 40
+OCTET_STREAM = 42
+JSON = 50
 """Content formats (RFC 7252 §12.3)."""
 
 Path = tuple[str, ...]
 """Of a resource: the segments of its URI path."""
+
+Method = Literal["GET", "POST"]
 
 Failure = Literal["timeout", "reset", "broken"]
 """Retransmissions went unacknowledged; the server does not know what is meant; what came is no representation
@@ -109,6 +121,19 @@ class Respond(Message, frozen=True, array_like=True, tag=3):
     tuning: Tuning = Tuning()
 
 
+class Post(Message, frozen=True, array_like=True, tag=9):
+    """Give `device` something to deal with, in blocks where it is large. `Answered` or `Failed` with the same
+    token is the end of it."""
+
+    transport = "local"
+    token: int
+    device: str
+    path: Path
+    payload: bytes
+    content_format: int | None = None
+    tuning: Tuning = Tuning()
+
+
 # -- from the endpoint to the node
 
 
@@ -147,6 +172,12 @@ class Asked(Message, frozen=True, array_like=True, tag=7):
     etags: tuple[bytes, ...] = ()
     """Of representations that the client has."""
     observe: bool = False
+    method: Method = "GET"
+    payload: bytes = b""
+    """Of a POST, all its blocks together."""
+    content_format: int | None = None
+    client: str = ""
+    """Who asks: a device, or else an IP address."""
 
 
 class Withdrawn(Message, frozen=True, array_like=True, tag=8):

@@ -1,21 +1,28 @@
 """The simulation's CoAP endpoint: what aiocoap is in the emulation, for the same local messages.
 
 Owns requests and responses on both sides, tokens, piggy-backed and separate responses, observations and
-block-wise transfers; the message layer below is `exchanges`. It does as aiocoap does where the standards
+block-wise transfers; the message layer below is `exchanges`, bodies that come in blocks are put together in
+`uploads`. It does as aiocoap does where the standards
 leave a choice: a peer that does not acknowledge loses all that is under way
 with it, requests and observations both ways; an observation that is not wanted any more is refused with RST
 at its next notification; the further blocks of a representation are served from what the first was cut from.
 
-Source: RFC 7252 §5 (requests, responses), RFC 7641 (Observe), RFC 7959 (Block2).
+Source: RFC 7252 §5 (requests, responses), RFC 7641 (Observe), RFC 7959 (Block1, Block2).
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import msgspec
 
 from edge.coap.exchanges import MessageLayer
 from edge.coap.messages import (
+    CONTINUE,
+    METHOD_NOT_ALLOWED,
     REQUEST_ENTITY_INCOMPLETE,
+    REQUEST_ENTITY_TOO_LARGE,
+    SERVICE_UNAVAILABLE,
     Acknowledged,
     Answered,
     Asked,
@@ -24,6 +31,7 @@ from edge.coap.messages import (
     Failure,
     Get,
     Path,
+    Post,
     Representation,
     Respond,
     Tuning,
@@ -35,12 +43,16 @@ from edge.coap.packets import (
     WHOLE_BYTES_MAX,
     Block,
     EmptyPacket,
+    Packet,
+    PostPacket,
     RequestPacket,
     ResponsePacket,
     response_packet,
 )
+from edge.coap.requests import Incoming, Outgoing, block_of, post_packet
+from edge.coap.uploads import BUSY_S, POSTS_MAX, SIZE_EXPONENT_MAX, Bounds, Part, Uploads
 from underlay.messages import Message
-from underlay.node import Address, Context, Node, Timer, address
+from underlay.node import Address, Context, Node, Timer, address, device_of
 
 EMPTY_ACK_DELAY_S = 0.1
 """After this a server that has no response yet acknowledges the request (aiocoap's)."""
@@ -49,51 +61,23 @@ BLOCKS_KEPT_S = 93.0
 does)."""
 
 
-class Outgoing(msgspec.Struct):
-    """A request of ours, with its later blocks and its notifications."""
-
-    request: Get
-    node: Address
-    token: int
-    """On the wire, of the request itself."""
-    blocks: bytes = b""
-    """Of a representation that is being put together."""
-    first: Representation | None = None
-    """Its first block's response."""
-    observed: bool = False
-    notified: int = -1
-    """Sequence number of the last notification."""
-    block_token: int | None = None
-    """On the wire, of the request for the next block."""
-
-
-class Incoming(msgspec.Struct):
-    """A request to us that is not answered yet, or an observer."""
-
-    number: int
-    peer: Address
-    token: int
-    mid: int
-    path: Path
-    to_acknowledge: bool
-    """The response can still travel with the acknowledgement."""
-    observe: bool
-    notifications: int = 0
-    confirmed_s: float = 0.0
-    """When a notification was last sent confirmable, or with an acknowledgement."""
-
-
 class ModelEndpoint(Node):
     """The endpoint of one device: client and server.
 
     Args:
         server: the device's node that is told what others ask.
+        resources: nodes that are asked instead for paths that begin with a segment of theirs, by POST too.
+        bounds: of what is posted.
     """
 
     protocol = COAP
 
-    def __init__(self, server: str) -> None:
+    def __init__(
+        self, server: str, resources: Mapping[str, str] | None = None, bounds: Bounds | None = None
+    ) -> None:
         self._server = server
+        self._resources = dict(resources or {})
+        self._uploads = Uploads(bounds)
         self._layer = MessageLayer(0)
         self._token = 0
         self._outgoing: dict[int, Outgoing] = {}
@@ -111,8 +95,8 @@ class ModelEndpoint(Node):
 
     def on_message(self, ctx: Context, sender: Address, message: Message) -> None:
         match message:
-            case Get():
-                self._get(ctx, sender, message)
+            case Get() | Post():
+                self._ask(ctx, sender, message)
             case Cancel(token):
                 self._drop(token)
             case Respond():
@@ -121,6 +105,8 @@ class ModelEndpoint(Node):
                 self._on_empty(ctx, sender, message)
             case RequestPacket():
                 self._on_request(ctx, sender, message)
+            case PostPacket():
+                self._on_post(ctx, sender, message)
             case ResponsePacket():
                 self._on_response(ctx, sender, message)
 
@@ -146,7 +132,7 @@ class ModelEndpoint(Node):
 
     # ------------------------------------------------------------------------------------------- as a client
 
-    def _get(self, ctx: Context, node: Address, request: Get) -> None:
+    def _ask(self, ctx: Context, node: Address, request: Get | Post) -> None:
         outgoing = Outgoing(request, node, self._next_token())
         self._outgoing[request.token] = outgoing
         self._request(ctx, outgoing, outgoing.token)
@@ -155,10 +141,14 @@ class ModelEndpoint(Node):
         request = outgoing.request
         peer = address(request.device, ctx.address.partition("/")[2])
         self._by_token[peer, token] = outgoing
-        observe = request.observe and block is None
-        packet = RequestPacket(
-            "CON", self._layer.next_mid(), token, request.path, request.etag, observe, block
-        )
+        packet: Packet
+        if isinstance(request, Post):
+            packet = post_packet(request, self._layer.next_mid(), token, outgoing.posted)
+        else:
+            observe = request.observe and block is None
+            packet = RequestPacket(
+                "CON", self._layer.next_mid(), token, request.path, request.etag, observe, block
+            )
         self._layer.send_confirmable(ctx, peer, packet, request.tuning)
 
     def _on_response(self, ctx: Context, peer: Address, packet: ResponsePacket) -> None:
@@ -171,6 +161,9 @@ class ModelEndpoint(Node):
             return
         if packet.mtype == "CON":
             self._layer.acknowledge(ctx, peer, packet.mid)
+        if isinstance(outgoing.request, Post):
+            self._on_posted(ctx, outgoing, outgoing.request, packet)
+            return
         if packet.token == outgoing.token:
             if packet.observe is not None and packet.observe <= outgoing.notified:
                 return  # again: our acknowledgement was lost
@@ -187,6 +180,18 @@ class ModelEndpoint(Node):
             del self._by_token[peer, packet.token]
             outgoing.block_token = None
         self._assemble(ctx, outgoing, packet)
+
+    def _on_posted(self, ctx: Context, outgoing: Outgoing, request: Post, packet: ResponsePacket) -> None:
+        """The answer, or the server has a block and wants the next."""
+        if packet.representation.code != CONTINUE:
+            self._drop(request.token)
+            ctx.send(outgoing.node, Answered(request.token, packet.representation, False))
+        elif (outgoing.posted + 1) * BLOCK_BYTES >= len(request.payload):
+            self._fail(ctx, outgoing, "broken")  # there is no more
+        else:
+            self._by_token = {key: other for key, other in self._by_token.items() if other is not outgoing}
+            outgoing.posted += 1
+            self._request(ctx, outgoing, self._next_token())
 
     def _assemble(self, ctx: Context, outgoing: Outgoing, packet: ResponsePacket) -> None:
         first, block = outgoing.first, packet.block
@@ -225,10 +230,42 @@ class ModelEndpoint(Node):
         if packet.block is not None and packet.block.number:
             self._serve_block(ctx, peer, packet, packet.block)
             return
+        etags = () if packet.etag is None else (packet.etag,)
+        self._deliver(ctx, peer, packet, Asked(0, packet.path, etags, packet.observe))
+
+    def _on_post(self, ctx: Context, peer: Address, packet: PostPacket) -> None:
+        if self._layer.is_duplicate(ctx, peer, packet):
+            return
+        block, taken = packet.block1, self._uploads.whole(packet.payload)
+        if packet.path[:1] == () or packet.path[0] not in self._resources:
+            taken = METHOD_NOT_ALLOWED
+        elif block is not None:
+            part = Part(block.number, SIZE_EXPONENT_MAX, block.more, packet.payload, packet.size1)
+            taken = self._uploads.take(ctx.now, peer, (packet.path, packet.content_format), part)
+        if isinstance(taken, bytes) and sum(i.posts for i in self._incoming.values()) >= POSTS_MAX:
+            taken = SERVICE_UNAVAILABLE
+        if isinstance(taken, bytes):
+            asked = Asked(0, packet.path, method="POST", payload=taken, content_format=packet.content_format)
+            self._deliver(ctx, peer, packet, asked)
+            return
+        answer = response_packet(
+            "ACK",
+            packet.mid,
+            packet.token,
+            Representation(taken, max_age_s=BUSY_S if taken == SERVICE_UNAVAILABLE else None),
+            block1=block if taken == CONTINUE else None,
+            size1=self._uploads.bounds.body_bytes_max if taken == REQUEST_ENTITY_TOO_LARGE else None,
+        )
+        self._layer.remember(peer, packet.mid, answer)
+        ctx.send(peer, answer)
+
+    def _deliver(self, ctx: Context, peer: Address, packet: RequestPacket | PostPacket, asked: Asked) -> None:
+        """Ask the node whose path it is."""
         earlier = self._by_client.get((peer, packet.token))
         if earlier is not None:
             self._withdraw(ctx, earlier)
         self._exchanges += 1
+        server = self._resources.get(asked.path[0], self._server) if asked.path else self._server
         incoming = Incoming(
             number=self._exchanges,
             peer=peer,
@@ -236,14 +273,16 @@ class ModelEndpoint(Node):
             mid=packet.mid,
             path=packet.path,
             to_acknowledge=packet.mtype == "CON",
-            observe=packet.observe,
+            observe=asked.observe,
+            node=address(ctx.device, server),
+            block1=packet.block1 if isinstance(packet, PostPacket) else None,
+            posts=isinstance(packet, PostPacket),
         )
         self._incoming[incoming.number] = self._by_client[peer, packet.token] = incoming
         if incoming.to_acknowledge:
             ctx.set_timer(("acknowledge", incoming.number), EMPTY_ACK_DELAY_S)
-        etags = () if packet.etag is None else (packet.etag,)
-        node = address(ctx.device, self._server)
-        ctx.send(node, Asked(incoming.number, packet.path, etags, packet.observe))
+        asked = msgspec.structs.replace(asked, exchange=incoming.number, client=device_of(peer))
+        ctx.send(incoming.node, asked)
 
     def _respond(self, ctx: Context, message: Respond) -> None:
         incoming = self._incoming.get(message.exchange)
@@ -258,7 +297,7 @@ class ModelEndpoint(Node):
         if len(whole.payload) > WHOLE_BYTES_MAX:
             self._cut[incoming.peer, incoming.path] = whole
             ctx.set_timer(("cut", incoming.peer, incoming.path), BLOCKS_KEPT_S)
-            whole, block = _block_of(whole, 0)
+            whole, block = block_of(whole, 0)
         self._answer(ctx, incoming, whole, observe, block, message.tuning)
 
     def _answer(
@@ -275,7 +314,9 @@ class ModelEndpoint(Node):
         if incoming.to_acknowledge:
             incoming.to_acknowledge = False
             ctx.cancel_timer(("acknowledge", incoming.number))
-            packet = response_packet("ACK", incoming.mid, token, representation, observe, block)
+            packet = response_packet(
+                "ACK", incoming.mid, token, representation, observe, block, incoming.block1
+            )
             self._layer.remember(peer, incoming.mid, packet)
             ctx.send(peer, packet)
         elif observe and ctx.now - incoming.confirmed_s < tuning.confirm_interval_s:
@@ -284,7 +325,7 @@ class ModelEndpoint(Node):
             return
         else:
             mid = self._layer.next_mid()
-            packet = response_packet("CON", mid, token, representation, observe, block)
+            packet = response_packet("CON", mid, token, representation, observe, block, incoming.block1)
             self._layer.send_confirmable(ctx, peer, packet, tuning)
         incoming.confirmed_s = ctx.now
 
@@ -294,7 +335,7 @@ class ModelEndpoint(Node):
         if whole is None or start >= len(whole.payload):
             part, shown = Representation(REQUEST_ENTITY_INCOMPLETE), None
         else:
-            part, shown = _block_of(whole, block.number)
+            part, shown = block_of(whole, block.number)
         answer = response_packet("ACK", packet.mid, packet.token, part, None, shown)
         self._layer.remember(peer, packet.mid, answer)
         ctx.send(peer, answer)
@@ -302,7 +343,7 @@ class ModelEndpoint(Node):
     def _withdraw(self, ctx: Context, incoming: Incoming) -> None:
         self._forget(incoming)
         ctx.cancel_timer(("acknowledge", incoming.number))
-        ctx.send(address(ctx.device, self._server), Withdrawn(incoming.number))
+        ctx.send(incoming.node, Withdrawn(incoming.number))
 
     def _forget(self, incoming: Incoming) -> None:
         self._incoming.pop(incoming.number, None)
@@ -317,7 +358,7 @@ class ModelEndpoint(Node):
             return
         answered = self._layer.on_acknowledged(ctx, peer, packet.mid, packet.mtype)
         match answered:
-            case RequestPacket():
+            case RequestPacket() | PostPacket():
                 outgoing = self._by_token.get((peer, answered.token))
                 if outgoing is not None and packet.mtype == "RST":
                     self._fail(ctx, outgoing, "reset")
@@ -339,9 +380,3 @@ class ModelEndpoint(Node):
     def _next_token(self) -> int:
         self._token += 1
         return self._token
-
-
-def _block_of(whole: Representation, number: int) -> tuple[Representation, Block]:
-    start, end = number * BLOCK_BYTES, (number + 1) * BLOCK_BYTES
-    part = msgspec.structs.replace(whole, payload=whole.payload[start:end])
-    return part, Block(number, more=end < len(whole.payload))

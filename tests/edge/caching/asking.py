@@ -12,7 +12,7 @@ from edge.caching.collector import CollectorConfig
 from edge.caching.node import NAME, Caching, CachingConfig
 from edge.caching.origin import OriginConfig
 from edge.caching.proxy import ProxyConfig
-from edge.coap.messages import ENDPOINT, PORT, Answered, Cancel, Failed, Get, Tuning
+from edge.coap.messages import ENDPOINT, PORT, Answered, Cancel, Failed, Get, Post, Tuning
 from edge.coap.model import ModelEndpoint
 from edge.observation import Observation, ObservationId, Observed
 from underlay.messages import Message, Protocol
@@ -44,7 +44,7 @@ class Ask(Message, frozen=True, array_like=True, tag=90):
     """Tells the asking node to ask."""
 
     transport = "local"
-    get: Get
+    get: Get | Post
 
 
 class Client(Node):

@@ -29,8 +29,11 @@ Devices = Mapping[str, Mapping[str, Callable[[], Node]]]
 class Street:
     """A device after the other, `127.0.77.1` and up."""
 
-    def __init__(self, folder: Path, devices: Devices, port: int) -> None:
+    def __init__(
+        self, folder: Path, devices: Devices, port: int, resources: Mapping[str, str] | None = None
+    ) -> None:
         self.port = port
+        self._resources = dict(resources or {})
         self.addresses = {device: f"127.0.77.{n}" for n, device in enumerate(devices, 1)}
         self._folder = folder
         self._devices = devices
@@ -80,8 +83,13 @@ class Street:
 
     def _life(self, device: str, nodes: Mapping[str, Callable[[], Node]]) -> Incarnation:
         server = NAME if NAME in nodes else next(iter(nodes))
+        # Only where the node is: elsewhere the endpoint refuses to be posted to.
+        resources = {first: node for first, node in self._resources.items() if node in nodes}
         binding = BindingPlan(
-            ENDPOINT, partial(ModelEndpoint, server), partial(AiocoapBinding, server, self.port), self.port
+            ENDPOINT,
+            partial(ModelEndpoint, server, resources),
+            partial(AiocoapBinding, server, self.port, resources),
+            self.port,
         )
         return Incarnation(
             device=device,

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.coap.messages import CONTENT, JPEG, OCTET_STREAM, VALID, Representation
+from edge.coap.messages import CHANGED, CONTENT, CONTINUE, JPEG, OCTET_STREAM, VALID, Representation
 from edge.coap.packets import (
     Block,
     EmptyPacket,
     Packet,
+    PostPacket,
     RequestPacket,
     ResponsePacket,
     number_size,
@@ -32,6 +33,10 @@ def real_size(packet: Packet) -> int:
             message = aiocoap.Message(code=aiocoap.GET, uri_path=packet.path)
             message.opt.etags = [] if packet.etag is None else [packet.etag]
             message.opt.observe = 0 if packet.observe else None
+        case PostPacket():
+            message = aiocoap.Message(code=aiocoap.POST, uri_path=packet.path, payload=packet.payload)
+            message.opt.content_format = packet.content_format
+            message.opt.size1 = packet.size1
         case ResponsePacket():
             shown = packet.representation
             message = aiocoap.Message(code=aiocoap.Code(shown.code), payload=shown.payload)
@@ -39,11 +44,15 @@ def real_size(packet: Packet) -> int:
             message.opt.max_age = shown.max_age_s
             message.opt.content_format = shown.content_format
             message.opt.observe = packet.observe
+            message.opt.size1 = packet.size1
         case _:
             message = aiocoap.Message(code=aiocoap.EMPTY)
     block = getattr(packet, "block", None)
     if block is not None:
         message.opt.block2 = (block.number, block.more, 6)
+    block1 = getattr(packet, "block1", None)
+    if block1 is not None:
+        message.opt.block1 = (block1.number, block1.more, 6)
     message.mtype = {"CON": aiocoap.CON, "NON": aiocoap.NON, "ACK": aiocoap.ACK, "RST": aiocoap.RST}[
         packet.mtype
     ]
@@ -81,6 +90,20 @@ NOTIFIED = Representation(CONTENT, PAYLOAD, bytes(8), 60, OCTET_STREAM)
         ),
         pytest.param(response_packet("ACK", 7, 0, Representation(0x84)), id="an error, and no token"),
         pytest.param(EmptyPacket("ACK", 7), id="an acknowledgement"),
+        pytest.param(PostPacket("CON", 7, 5, ("observations",), PAYLOAD, OCTET_STREAM), id="a small POST"),
+        pytest.param(
+            PostPacket("CON", 7, 5, ("observations",), bytes(1024), 42, Block(0, True), 60_000),
+            id="the first block of a posted photograph",
+        ),
+        pytest.param(
+            response_packet("ACK", 7, 5, Representation(CONTINUE), block1=Block(3, True)), id="go on"
+        ),
+        pytest.param(
+            response_packet("ACK", 7, 5, Representation(CHANGED), block1=Block(58)), id="the last is taken"
+        ),
+        pytest.param(
+            response_packet("ACK", 7, 5, Representation(0x8D), size1=1 << 20), id="that was too much"
+        ),
     ],
 )
 def test_a_packet_is_as_long_as_aiocoap_makes_it(packet: Packet) -> None:
