@@ -20,6 +20,20 @@ class SpoolFull(Event, frozen=True, tag="spool-full"):
     spooled_bytes: int
 
 
+class Delivered(Event, frozen=True, tag="destination-has"):
+    """A destination beside the storage tier has an observation durably."""
+
+    id: str
+    destination: str
+
+
+class RoutedElsewhere(Event, frozen=True, tag="routed-elsewhere"):
+    """No route takes an observation to the storage tier."""
+
+    id: str
+    to: tuple[str, ...]
+
+
 class DeadLettered(Event, frozen=True, tag="dead-lettered"):
     """An observation was acknowledged and will not be stored."""
 

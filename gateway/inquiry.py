@@ -6,7 +6,7 @@ sentence that says why not. Nothing here writes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -28,7 +28,6 @@ from gateway.messages import (
     DeadLetters as AskDeadLetters,
 )
 from gateway.registry import Registry
-from gateway.spool import Spool
 from gateway.writer import Writer
 from kv.client import Client, Reply
 from kv.messages import Status
@@ -52,14 +51,12 @@ class Inquiry:
         self,
         client: Client[Context],
         registry: Registry,
-        spool: Spool,
-        writer: Writer,
+        writers: Mapping[str, Writer],
         dead: DeadLetters,
     ) -> None:
         self._client = client
         self._registry = registry
-        self._spool = spool
-        self._writer = writer
+        self._writers = writers
         self._dead = dead
 
     def ask(self, ctx: Context, door: Address, token: int, question: AnyQuestion) -> None:
@@ -85,22 +82,9 @@ class Inquiry:
     # ------------------------------------------------------------------------------------------------ helpers
 
     def _routes(self, ctx: Context) -> tuple[RouteState, ...]:
-        oldest_s = self._spool.oldest_s()
-        waiting = len(self._spool)
-        store = RouteState(
-            name="unmatched",
-            to="store",
-            taken=self._writer.delivered + waiting,
-            delivered=self._writer.delivered,
-            dropped=0,
-            failures=self._writer.failures,
-            waiting=waiting,
-            waiting_bytes=self._spool.size_bytes,
-            oldest_s=0.0 if oldest_s is None else ctx.now - oldest_s,
-            trouble=self._writer.trouble,
-        )
-        dead = RouteState("dead-letter", "disk", self._dead.count, self._dead.count, 0, 0, 0, 0, 0.0, "")
-        return store, dead
+        states = [_route(name, writer, ctx.now) for name, writer in self._writers.items()]
+        buried = self._dead.count
+        return (*states, RouteState("dead-letter", "disk", buried, buried, 0, 0, 0, 0, 0.0, ""))
 
     def _fetch(self, ctx: Context, key: bytes, tell: Tell) -> None:
         def done(ctx: Context, reply: Reply) -> None:
@@ -169,6 +153,23 @@ class Inquiry:
                 self._storage(ctx, tell)
 
         self._client.call(ctx, (b"EXISTS", b""), done, deadline_s=DEADLINE_S)
+
+
+def _route(name: str, writer: Writer, now: float) -> RouteState:
+    spool = writer.spool
+    oldest_s = spool.oldest_s()
+    return RouteState(
+        name=name,
+        to=name,
+        taken=writer.delivered + len(spool),
+        delivered=writer.delivered,
+        dropped=0,
+        failures=writer.failures,
+        waiting=len(spool),
+        waiting_bytes=spool.size_bytes,
+        oldest_s=0.0 if oldest_s is None else now - oldest_s,
+        trouble=writer.trouble,
+    )
 
 
 def _observation(value: object) -> Observation | None:

@@ -95,7 +95,7 @@ class Fetch(Question, frozen=True, array_like=True, tag=True):
 
 
 class RouteStates(Question, frozen=True, array_like=True, tag=True):
-    """A tuple of `RouteState`, in the order of the routes, `unmatched` and `dead-letter` at the end."""
+    """A tuple of `RouteState`: the store's, those of the user's destinations, and `dead-letter`."""
 
 
 class StorageState(Question, frozen=True, array_like=True, tag=True):
@@ -172,11 +172,10 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class RouteState(msgspec.Struct, frozen=True):
-    """A route and its counters since the gateway's process started, but for what waits."""
+    """A destination and its counters since the gateway's process started, but for what waits."""
 
     name: str
     to: str
-    """The destination's name, and its type in brackets."""
     taken: int
     delivered: int
     dropped: int

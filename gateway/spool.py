@@ -1,4 +1,4 @@
-"""The spool: observations that are acknowledged and not yet in the storage tier, on the gateway's own disk.
+"""The spool: observations that are acknowledged and not yet at their destination, on the gateway's own disk.
 
 Owns how much may wait, whose turn it is, and the order: what a device handed over first leaves first, with
 one batch of a device under way at a time; devices take turns, so that one with a thousand observations
@@ -16,9 +16,9 @@ import msgspec
 from edge.observation import Observation
 from underlay.store import Store
 
-PREFIX = b"s"
-"""Of the spool's keys in the node's store; eight bytes of the number follow."""
-_END = b"t"
+PREFIX, END = b"s:", b"s;"
+"""Of all spools' keys in the node's store: the destination's name, a colon, and eight bytes of the number
+follow."""
 
 
 class Bounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,7 +35,8 @@ class Bounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Entry(msgspec.Struct, frozen=True):
     """One that waits."""
 
-    number: int
+    spool_key: bytes
+    """Where it is in the node's store."""
     device: str
     key: bytes
     """Where the storage tier will keep it."""
@@ -44,17 +45,19 @@ class Entry(msgspec.Struct, frozen=True):
     since_s: float
     """When it came; after a restart: when the gateway started."""
 
-    @property
-    def spool_key(self) -> bytes:
-        """Where it is in the node's store."""
-        return PREFIX + self.number.to_bytes(8, "big")
-
 
 class Spool:
-    """All that waits. Every method that takes a store writes to it in the handler that calls it."""
+    """All that waits for one destination. Every method that takes a store writes to it in the handler that
+    calls it.
 
-    def __init__(self, bounds: Bounds | None = None) -> None:
+    Args:
+        bounds: how much may wait.
+        name: the destination's.
+    """
+
+    def __init__(self, bounds: Bounds | None = None, name: str = "store") -> None:
         self.bounds = bounds or Bounds()
+        self._prefix = PREFIX + name.encode() + b":"
         self.size_bytes = 0
         self._lanes: OrderedDict[str, deque[Entry]] = OrderedDict()
         """By device; the one whose turn is next comes first."""
@@ -72,10 +75,11 @@ class Spool:
 
     def load(self, store: Store, now: float) -> None:
         """After a restart: what was there before."""
-        for spool_key, data in list(store.scan(PREFIX, _END)):
-            self._number = int.from_bytes(spool_key[len(PREFIX) :], "big")
+        end = self._prefix[:-1] + b";"
+        for spool_key, data in list(store.scan(self._prefix, end)):
+            self._number = int.from_bytes(spool_key[len(self._prefix) :], "big")
             observation = Observation.decode(data)
-            self._enter(Entry(self._number, *_names(observation), len(data), now))
+            self._enter(Entry(spool_key, *_names(observation), len(data), now))
 
     def refusal(self, device: str, size_bytes: int) -> str:
         """Why there is no room for that much more of a device; empty: there is.
@@ -95,7 +99,8 @@ class Spool:
     def add(self, store: Store, observation: Observation, data: bytes, now: float) -> Entry:
         """Let an observation wait; `data` is its encoding."""
         self._number += 1
-        entry = Entry(self._number, *_names(observation), len(data), now)
+        spool_key = self._prefix + self._number.to_bytes(8, "big")
+        entry = Entry(spool_key, *_names(observation), len(data), now)
         store.put(entry.spool_key, data)
         self._enter(entry)
         return entry

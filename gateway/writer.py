@@ -1,21 +1,29 @@
-"""From the spool into the storage tier.
+"""From a spool to its destination.
 
-Owns what is under way: a batch of each device at a time, as many devices as the client has lanes. A batch is
-one MSET, since all keys of a device are in one slot: it happens as a whole. A retry writes the same values
-under the same keys, so an outcome that is unknown is simply tried again; how long to wait in between, and
-whom to ask, is `kv.client`'s. What the store itself refuses is given up: a batch is taken apart first, so
-that one bad observation takes no other with it.
+Owns what is under way: a batch of each device at a time, as many devices as there are lanes. How a batch is
+written is the destination's affair (`Write`); it may be written again with the same observations, and has to
+bear that. What a destination refuses is given up: a batch is taken apart first, so that one bad observation
+takes no other with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from gateway.spool import Entry, Spool
-from kv.client import Client, Reply
 from underlay.node import Context
 
-Stored = Callable[[Context, Entry, bytes], None]
+Outcome = Literal["written", "again", "refused"]
+"""It is durable there; nobody knows, or nothing happened; it will never be taken."""
+
+Finish = Callable[[Context, Outcome, str], None]
+"""How it went, and what the trouble is."""
+
+Write = Callable[[Context, tuple[Entry, ...], list[bytes], Finish], None]
+"""Writes a batch, and calls `Finish` once, later. Whoever says "again" has waited a while already."""
+
+Told = Callable[[Context, Entry, bytes], None]
 GivenUp = Callable[[Context, Entry, bytes, str], None]
 
 
@@ -23,63 +31,65 @@ class Writer:
     """Keeps writing while there is something in the spool.
 
     Args:
-        client: of the storage tier.
         spool: what waits.
         lanes: batches under way at a time.
-        stored: told of each observation that the tier has acknowledged, with its bytes.
-        given_up: told of each that the tier will not take, and why.
+        write: the destination's.
+        written: told of each observation that is there, with its bytes.
+        given_up: told of each that the destination will not take, and why.
     """
 
-    def __init__(
-        self, client: Client[Context], spool: Spool, lanes: int, stored: Stored, given_up: GivenUp
-    ) -> None:
+    def __init__(self, spool: Spool, lanes: int, write: Write, written: Told, given_up: GivenUp) -> None:
+        self.spool = spool
         self.delivered = self.failures = 0
         self.trouble = ""
         """Why the last try failed; empty once one has succeeded."""
-        self._client = client
-        self._spool = spool
         self._free = lanes
-        self._stored = stored
+        self._write_batch = write
+        self._written = written
         self._given_up = given_up
 
     def go_on(self, ctx: Context) -> None:
         """Begin as many batches as there are lanes and devices."""
-        while self._free and (batch := self._spool.batch()):
+        while self._free and (batch := self.spool.batch()):
             self._free -= 1
             self._write(ctx, batch)
+
+    def failed(self, trouble: str) -> None:
+        """A try failed, and the destination tries again by itself."""
+        self.failures += 1
+        self.trouble = trouble
 
     # ------------------------------------------------------------------------------------------------ helpers
 
     def _write(self, ctx: Context, batch: tuple[Entry, ...]) -> None:
         data = [ctx.store.get(entry.spool_key) or b"" for entry in batch]
-        pairs = [part for entry, value in zip(batch, data, strict=True) for part in (entry.key, value)]
 
-        def done(ctx: Context, reply: Reply) -> None:
-            self._on_reply(ctx, batch, data, reply)
+        def finish(ctx: Context, outcome: Outcome, trouble: str) -> None:
+            self._on_finished(ctx, batch, data, outcome, trouble)
 
-        self._client.call(ctx, (b"MSET" if len(batch) > 1 else b"SET", *pairs), done)
+        self._write_batch(ctx, batch, data, finish)
 
-    def _on_reply(self, ctx: Context, batch: tuple[Entry, ...], data: list[bytes], reply: Reply) -> None:
-        outcome = reply.outcome
-        if outcome is not None and not outcome.failure:
+    def _on_finished(
+        self, ctx: Context, batch: tuple[Entry, ...], data: list[bytes], outcome: Outcome, trouble: str
+    ) -> None:
+        if outcome == "written":
             self.trouble = ""
             self.delivered += len(batch)
             self._end(ctx, batch[0].device)
             for entry, value in zip(batch, data, strict=True):
-                self._stored(ctx, entry, value)
+                self._written(ctx, entry, value)
         else:
-            self.failures += 1
-            self.trouble = outcome.failure if outcome is not None else f"no answer: {reply.trouble}"
-            if outcome is None or not outcome.executed:
+            self.failed(trouble)
+            if outcome == "again":
                 self._write(ctx, batch)
                 return
             if len(batch) > 1:
-                self._write(ctx, (self._spool.first_alone(batch[0].device),))
+                self._write(ctx, (self.spool.first_alone(batch[0].device),))
                 return
             self._end(ctx, batch[0].device)
-            self._given_up(ctx, batch[0], data[0], self.trouble)
+            self._given_up(ctx, batch[0], data[0], trouble)
         self.go_on(ctx)
 
     def _end(self, ctx: Context, device: str) -> None:
-        self._spool.done(ctx.store, device)
+        self.spool.done(ctx.store, device)
         self._free += 1

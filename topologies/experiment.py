@@ -16,6 +16,7 @@ import msgspec
 
 from edge.sensor import SensorConfig, Sensors
 from edge.sink import Sink
+from gateway.destinations.disk import files_binding
 from gateway.gateway import Gateway, GatewayConfig
 from gateway.messages import NODE as GATEWAY
 from kv.client import Client
@@ -182,15 +183,18 @@ def _workload(experiment: Experiment) -> Mapping[str, DevicePlan]:
     else:
         connect = partial(_client, experiment.tier)
         audit_s = None if experiment.unending else experiment.spec.duration_s - READ_BACK_S
-        config = GatewayConfig(read_back_at_s=audit_s)
+        config = GatewayConfig(routing=experiment.spec.gateway, read_back_at_s=audit_s)
         add(topology.sink, GATEWAY, Gateway, connect, config)
     flows = _flows(experiment)
     ends = [device for flow in flows for device in (flow.source, flow.target)]
     for device in dict.fromkeys(ends):
         add(device, TRAFFIC, Traffic, tuple(flow for flow in flows if flow.source == device))
     programs = _programs(experiment)
+    destinations = experiment.spec.gateway.destination
+    bindings = {topology.sink: (files_binding(destinations),)} if destinations else {}
     return {
-        name: DevicePlan(nodes=tuple(nodes[name]), programs=programs.get(name, ())) for name in topology.roles
+        name: DevicePlan(tuple(nodes[name]), bindings.get(name, ()), programs.get(name, ()))
+        for name in topology.roles
     }
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from gateway.routing.routing import Routing
 from topologies.architectures.options import CachingOptions, GossipOptions, StarOptions
 from topologies.shapes import AnyShape, Tree
 
@@ -262,6 +263,8 @@ class Spec(_Table, frozen=True, kw_only=True):
     gossip: GossipOptions = GossipOptions()
     variant: dict[str, Variant] = {}
     storage: StorageSettings = StorageSettings()
+    gateway: Routing = Routing()
+    """Where the gateway between sink and storage tier sends what: docs/routes.md."""
     route_convergence_s: Seconds | Literal["never"] = 5.0
     """From a change of the network to new routes."""
     fabric: FabricSettings = FabricSettings()

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
+from gateway.routing.routing import Routing
 from topologies.architectures import VARIANTS
 from topologies.architectures.options import OPTIONS
 from topologies.profiles import link_profile, unknown
@@ -217,6 +218,9 @@ def _check_rules(spec: Spec) -> None:
             key="cooldown_s",
             hint=f"at least {spec.deadline_s:g}, or leave it out",
         )
+    spec.gateway.check("gateway")
+    if spec.gateway != Routing() and spec.storage.kind == "sink":
+        raise InputError("there is a gateway only before a storage tier", key="gateway", hint="[storage]")
     if spec.storage.kind != "sink" and spec.storage.replicas > spec.storage.hosts:
         raise InputError(
             f"{spec.storage.replicas} replicas of a group need as many hosts",

@@ -46,6 +46,10 @@ class BindingHost(Protocol):
         """The run's name, by which its supervisor can be asked (`underlay.emulation.control`); None outside
         of one."""
 
+    @property
+    def folder(self) -> Path:
+        """Of the device, on this machine's disk: what a binding keeps there outlives a crash."""
+
     def ip_of(self, device: str) -> str:
         """A device's address; KeyError if there is none of that name."""
 

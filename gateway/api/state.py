@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from gateway.api.desk import Desk, Refused, Unanswered
-from gateway.api.reading import meaning
 from gateway.api.running import NotRunning, Running
 from gateway.messages import Devices, DeviceState, GroupState, Latest, RouteStates, StorageState
+from gateway.readings import meaning
 
 INTERVAL_S = 0.5
 STORAGE_INTERVAL_S = 2.0

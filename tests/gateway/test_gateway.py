@@ -12,6 +12,7 @@ import pytest
 
 from edge.observation import Observation, ObservationId, Observed
 from edge.sink import Kept
+from gateway.destinations.disk import files_binding
 from gateway.gateway import Gateway, GatewayConfig
 from gateway.messages import (
     Answer,
@@ -29,6 +30,8 @@ from gateway.messages import (
     Unreadable,
     Verdict,
 )
+from gateway.routing.routes import Route
+from gateway.routing.routing import Images, Lines, Routing
 from gateway.spool import Bounds
 from kv.client import Client, Reply
 from kv.messages import CLIENT_MESSAGES
@@ -141,6 +144,7 @@ class Scene:
         links = tuple(Link(a, b, WIRE, WIRE) for a, b in every_pair(nodes))
         network = Network(tuple(Device(name) for name in nodes), links)
         devices = {name: DevicePlan(plans) for name, plans in nodes.items()}
+        devices["sink"] = DevicePlan(nodes["sink"], (files_binding({}),))
         self.world = World(Plan(seed=1, duration_s=600.0, network=network, devices=devices))
         self._offers = 0
         self.run(READY_S)
@@ -332,6 +336,56 @@ def test_reading_back_waits_for_a_tier_that_is_away() -> None:
     scene.run(10.0)
     (found,) = scene.told("read-back")
     assert (found["checked"], found["missing"]) == (2, [])
+
+
+# ----------------------------------------------------------------------------------------------------- routes
+
+ROUTING = Routing(
+    route=(
+        Route(to="archive", kind="temperature", goes_on=True),
+        Route(to="store", kind="temperature"),
+        Route(to="album", kind="photograph"),
+        Route(to="drop", device="noisy*"),
+    ),
+    destination={"archive": Lines("all.jsonl"), "album": Images("album")},
+)
+
+
+def made(device: str, sequence: int, kind: str) -> Observation:
+    return Observation(ObservationId(device, sequence), kind, 60.0 * sequence, 0.5, b"x" * 40)
+
+
+def filed(scene: Scene) -> list[tuple[str, str]]:
+    return [(record["destination"], record["id"]) for record in scene.told("destination-has")]
+
+
+def test_each_goes_where_its_routes_say() -> None:
+    scene = Scene(config=GatewayConfig(routing=ROUTING))
+    some = [made("cam1", 1, "temperature"), made("cam1", 2, "photograph"), made("cam1", 3, "motion")]
+    some += [made("noisy1", 1, "motion")]
+    assert scene.offer(*some, for_s=3.0) == ["kept"] * 4
+    assert filed(scene) == [("archive", "cam1:1"), ("album", "cam1:2")]
+    assert sorted(scene.stored) == ["cam1:1", "cam1:3"]
+    elsewhere = {record["id"]: record["to"] for record in scene.told("routed-elsewhere")}
+    assert elsewhere == {"cam1:2": ["album"], "noisy1:1": ["drop"]}
+    states = {state.name: (state.taken, state.delivered) for state in scene.ask(RouteStates())}
+    assert states == {"store": (2, 2), "archive": (1, 1), "album": (1, 1), "dead-letter": (0, 0)}
+    assert scene.offer(*some) == ["duplicate"] * 4
+
+
+def test_a_destination_that_is_away_holds_up_no_other_and_a_crash_loses_nothing() -> None:
+    scene = Scene(config=GatewayConfig(routing=ROUTING))
+    scene.world.apply(Partition((HOSTS,)))
+    some = [made("cam1", n, "temperature") for n in range(5)]
+    assert scene.offer(*some, for_s=3.0) == ["kept"] * 5
+    assert filed(scene) == [("archive", id_) for id_ in ids(some)]
+    assert scene.stored == []
+    scene.world.apply(Crash("sink"))
+    scene.world.apply(Heal())
+    scene.world.apply(Restart("sink"))
+    scene.run(10.0)
+    assert scene.stored == ids(some)
+    assert len(filed(scene)) == 5
 
 
 # ------------------------------------------------------------------------------------------------------ doors

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from topologies.cli import kv
+from topologies.cli import kv, routes
 from topologies.cli.group import Commands
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(kv.app, name="kv")
+app.add_typer(routes.app, name="routes")
 
 
 class FabricName(StrEnum):

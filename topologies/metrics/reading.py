@@ -80,6 +80,8 @@ class Readings:
         self.tier_usage: defaultdict[tuple[str, str, str], Usage] = defaultdict(Usage)
         self.messages: dict[str, Messages] = {}
         self.stored: dict[str, float] = {}
+        self.elsewhere: dict[str, None] = {}
+        """What the gateway's routes sent past the storage tier."""
         self.missing: int | None = None
         self.answers: list[Answer] = []
         self.origin_requests = 0
@@ -101,6 +103,7 @@ class Readings:
             "generated": readings._generated,
             "delivered": readings._delivered,
             "stored": readings._stored,
+            "routed-elsewhere": readings._routed_elsewhere,
             "read-back": readings._read_back,
             "link-usage": readings._link_usage,
             "messages-sent": readings._messages_sent,
@@ -139,6 +142,9 @@ class Readings:
 
     def _stored(self, record: Record) -> None:
         self.stored.setdefault(record["id"], record["t"])
+
+    def _routed_elsewhere(self, record: Record) -> None:
+        self.elsewhere[record["id"]] = None
 
     def _read_back(self, record: Record) -> None:
         self.missing = len(record["missing"])

@@ -1,6 +1,7 @@
 """What the storage tier did with what it was given: kept, slow, away, lost.
 
-An observation is given to the tier when it first reaches the sink, and kept once the tier says that it is
+An observation is given to the tier when it first reaches the sink (one that a route of the gateway sends
+elsewhere never is), and kept once the tier says that it is
 durable. What was acknowledged and is not there when everything is read back at the end is lost.
 """
 
@@ -80,7 +81,7 @@ def tier(readings: Readings, found: Sequence[Outage] = ()) -> Tier:
     given = {
         id_: arrivals[manifest.sink]
         for id_, arrivals in readings.arrived.items()
-        if manifest.sink in arrivals
+        if manifest.sink in arrivals and id_ not in readings.elsewhere
     }
     waits = {id_: readings.stored.get(id_, inf) - t_s for id_, t_s in given.items()}
     in_order = sorted(waits.values())

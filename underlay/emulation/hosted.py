@@ -177,6 +177,7 @@ class BindingHost:
         self.device = driver.life.device
         self.ip = driver.life.addresses[driver.life.device]
         self.run = driver.life.run
+        self.folder = driver.life.store.parent
         self._driver = driver
         self._name = plan.name
 

@@ -110,6 +110,7 @@ class Device:
         self.device = name
         self.ip = "127.0.0.1"
         self.run: str | None = None
+        self.folder = Path()
         self.binding = binding
         self.contexts = {node: LoopbackContext(self, node, make()) for node, make in nodes.items()}
 

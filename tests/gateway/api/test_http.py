@@ -179,7 +179,7 @@ def test_metrics_storage_routes_and_the_description(client: httpx.Client) -> Non
     assert 'birdhouse_device_kept_total{device="x"} 1' in lines
     (group,) = client.get("/api/v1/storage").json()
     assert (group["slots"], len(group["replicas"])) == (16_384, 3)
-    assert [route["name"] for route in client.get("/api/v1/routes").json()] == ["unmatched", "dead-letter"]
+    assert [route["name"] for route in client.get("/api/v1/routes").json()] == ["store", "dead-letter"]
     assert "/api/v1/observations" in client.get("/openapi.json").json()["paths"]
 
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from edge.datasets import Measurement, Motion
 from edge.observation import Observation, ObservationId
-from gateway.api.reading import Malformed, from_json, from_msgpack, meaning, to_document
+from gateway.api.reading import Malformed, from_json, from_msgpack, to_document
+from gateway.readings import meaning
 
 NOW = 1000.0
 OBSERVATIONS = st.builds(

@@ -1,0 +1,205 @@
+"""The binding `@files`: JSON lines and images on the gateway's disk, durable before it says so.
+
+Owns the files. Work is done in a thread, one batch after another. Nothing half-written is ever visible: a
+line that a crash cut off is removed at the next start, an image appears under its name when it is whole. An
+observation is written once: what the end of a file holds is remembered by id, and a batch that is written
+again after a crash can only be that end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import OrderedDict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edge.observation import Observation
+from gateway.destinations.files import ENDPOINT, FilesWritten, WriteFiles
+from gateway.readings import meaning
+from gateway.routing.routing import Destination, Images, Lines
+from underlay.messages import Message
+from underlay.node import Address, Context, Node
+from underlay.plan import BindingHost, BindingPlan
+
+TAIL_BYTES = 4 << 20
+REMEMBERED_MAX = 100_000
+JPEG_START = b"\xff\xd8"
+
+
+class DiskBinding:
+    """`underlay.plan.Binding` for files.
+
+    Args:
+        destinations: by name; relative paths are in the device's own folder.
+    """
+
+    def __init__(self, destinations: dict[str, Destination]) -> None:
+        self._destinations = destinations
+        self._busy = asyncio.Lock()
+        self._tasks: dict[asyncio.Task[None], None] = {}
+
+    async def start(self, host: BindingHost) -> None:
+        self._host = host
+        folder = host.folder / "files"
+        self._open = {name: _opened(folder, each) for name, each in self._destinations.items()}
+
+    def send(self, node: str, message: Message) -> None:
+        assert isinstance(message, WriteFiles)
+        task = asyncio.get_running_loop().create_task(self._write(node, message))
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
+
+    async def close(self) -> None:
+        await asyncio.gather(*self._tasks)
+
+    async def _write(self, node: str, message: WriteFiles) -> None:
+        observations = [Observation.decode(data) for data in message.observations]
+        problem = ""
+        async with self._busy:
+            try:
+                await asyncio.to_thread(self._open[message.destination].write, observations)
+            except OSError as error:
+                problem = f"{message.destination}: {error.strerror}"
+        self._host.deliver(node, FilesWritten(message.token, problem))
+
+
+class LinesFile:
+    """One JSON object a line."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._recent: OrderedDict[str, None] = OrderedDict()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            self._recover()
+        else:
+            path.touch()
+            _sync_folder(path.parent)
+
+    def write(self, observations: list[Observation], **more: str) -> None:
+        """Append those that are not there yet, and sync; raises OSError, and then nothing was appended."""
+        fresh = [each for each in observations if str(each.id) not in self._recent]
+        if not fresh:
+            return
+        data = b"".join(msgspec.json.encode(_document(each) | more) + b"\n" for each in fresh)
+        with self._path.open("r+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            try:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                os.ftruncate(file.fileno(), end)
+                raise
+        for each in fresh:
+            self._recent[str(each.id)] = None
+        while len(self._recent) > REMEMBERED_MAX:
+            self._recent.popitem(last=False)
+
+    def _recover(self) -> None:
+        with self._path.open("r+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            start = max(0, size - TAIL_BYTES)
+            file.seek(start)
+            tail = file.read()
+            whole = tail.rfind(b"\n") + 1
+            if whole < len(tail):
+                os.ftruncate(file.fileno(), start + whole)
+                os.fsync(file.fileno())
+        lines = tail[:whole].split(b"\n")[1 if start else 0 :]
+        for line in lines:
+            if line:
+                known = msgspec.json.decode(line, type=_Id)
+                self._recent[f"{known.device}:{known.sequence}"] = None
+
+
+class ImagesFolder:
+    """Payloads by their content's hash, `ab/abcd….jpg`, and an index of which observation has which."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._index = LinesFile(folder / "index.jsonl")
+
+    def write(self, observations: list[Observation]) -> None:
+        """The images first, then the index."""
+        for each in observations:
+            name = sha256(each.payload).hexdigest()
+            self._put(name, each.payload)
+            stripped = msgspec.structs.replace(each, payload=b"")
+            self._index.write([stripped], sha256=name)
+
+    def _put(self, name: str, data: bytes) -> None:
+        suffix = ".jpg" if data.startswith(JPEG_START) else ".bin"
+        path = self._folder / name[:2] / (name + suffix)
+        if path.exists():
+            return
+        path.parent.mkdir(exist_ok=True)
+        fresh = path.with_name(path.name + ".new")
+        with fresh.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+        _sync_folder(path.parent)
+        _sync_folder(self._folder)
+
+
+class FilesModel(Node):
+    """What stands for the binding in the simulation: keeps what it is given in its store."""
+
+    def on_message(self, ctx: Context, sender: Address, message: Message) -> None:
+        match message:
+            case WriteFiles(token, destination, observations):
+                for data in observations:
+                    ctx.store.put(destination.encode() + b"/" + Observation.decode(data).key(), data)
+                ctx.when_durable(_Kept(sender, token))
+            case _Kept(to, token):
+                ctx.send(to, FilesWritten(token))
+
+
+class _Kept(Message, frozen=True, array_like=True, tag=3):
+    transport = "local"
+    to: Address
+    token: int
+
+
+class _Id(msgspec.Struct):
+    device: str
+    sequence: int
+
+
+def files_binding(destinations: dict[str, Destination]) -> BindingPlan:
+    """For the gateway's `DevicePlan`."""
+    return BindingPlan(ENDPOINT, FilesModel, lambda: DiskBinding(destinations), 0)
+
+
+def _opened(folder: Path, destination: Destination) -> LinesFile | ImagesFolder:
+    match destination:
+        case Lines(file):
+            return LinesFile(folder / file)
+        case Images(name):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            return ImagesFolder(folder / name)
+
+
+def _document(observation: Observation) -> dict[str, Any]:
+    return {
+        "device": observation.id.device,
+        "sequence": observation.id.sequence,
+        "kind": observation.kind,
+        "t_event": observation.t_event,
+        "t_gen": observation.t_gen,
+        "value": meaning(observation.kind, observation.payload),
+    }
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

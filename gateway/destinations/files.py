@@ -1,0 +1,77 @@
+"""Files on the gateway's disk as destinations: what the node says to the binding `@files`, and how it asks.
+
+The binding owns the files (`gateway.destinations.disk`). A batch that could not be written (the disk is full)
+is asked for again by the node after a while; the binding recognises what it has.
+"""
+
+from __future__ import annotations
+
+from gateway.spool import Entry
+from gateway.writer import Finish, Write, Writer
+from underlay.messages import Message
+from underlay.node import Context, Timer
+
+ENDPOINT = "@files"
+RETRY_S = 1.0
+
+
+class WriteFiles(Message, frozen=True, array_like=True, tag=1):
+    """Write these, in this order, and say when they are durable."""
+
+    transport = "local"
+    token: int
+    destination: str
+    observations: tuple[bytes, ...]
+    """Encoded."""
+
+
+class FilesWritten(Message, frozen=True, array_like=True, tag=2):
+    """They are durable; or `problem` says why not, and then some of them may be."""
+
+    transport = "local"
+    token: int
+    problem: str = ""
+
+
+class Files:
+    """The node's side: batches under way."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._waiting: dict[int, tuple[str, tuple[bytes, ...], Finish]] = {}
+        self.writers: dict[str, Writer] = {}
+        """By destination; told of troubles."""
+
+    def write_to(self, destination: str) -> Write:
+        """Writes to that one."""
+
+        def write(ctx: Context, _batch: tuple[Entry, ...], data: list[bytes], finish: Finish) -> None:
+            self._number += 1
+            self._waiting[self._number] = destination, tuple(data), finish
+            self._ask(ctx, self._number)
+
+        return write
+
+    def on_written(self, ctx: Context, message: FilesWritten) -> None:
+        """The binding answers."""
+        waiting = self._waiting.get(message.token)
+        if waiting is None:
+            return
+        destination, _, finish = waiting
+        if message.problem:
+            self.writers[destination].failed(message.problem)
+            ctx.set_timer((ENDPOINT, message.token), RETRY_S)
+        else:
+            del self._waiting[message.token]
+            finish(ctx, "written", "")
+
+    def on_timer(self, ctx: Context, timer: Timer) -> bool:
+        """Take a timer; False if it is none of these."""
+        if not (isinstance(timer, tuple) and timer[0] == ENDPOINT):
+            return False
+        self._ask(ctx, timer[1])
+        return True
+
+    def _ask(self, ctx: Context, token: int) -> None:
+        destination, data, _ = self._waiting[token]
+        ctx.send(ENDPOINT, WriteFiles(token, destination, data))

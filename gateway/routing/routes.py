@@ -1,0 +1,184 @@
+"""Routes: which destinations an observation goes to, and why.
+
+Pure: a `Table` is made of what a user wrote, and judges one observation at a time. The first route that
+matches takes it, and only it, unless it says `continue`; what no route takes goes to `unmatched`. Nothing
+here sends or stores.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from fnmatch import translate
+from typing import Annotated, Any
+
+import msgspec
+
+from edge.observation import Observation
+from gateway.readings import meaning
+
+STORE = "store"
+"""The storage tier: a destination that is always there."""
+DROP = "drop"
+"""Nowhere: another one."""
+
+Names = str | tuple[str, ...]
+"""One glob pattern, or several of which one has to fit."""
+Plain = str | int | float | bool
+
+
+class Condition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """About one field of what a reading says; everything that is given has to hold."""
+
+    equals: Plain | None = None
+    one_of: tuple[Plain, ...] = ()
+    below: float | None = None
+    above: float | None = None
+
+    def problem(self, value: object) -> str:
+        """Why a value does not fit; empty: it does."""
+        if self.equals is not None and value != self.equals:
+            return f"is not {self.equals}"
+        if self.one_of and value not in self.one_of:
+            return f"is none of {', '.join(map(str, self.one_of))}"
+        if self.below is None and self.above is None:
+            return ""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return "is no number"
+        if self.below is not None and value >= self.below:
+            return f"is not below {self.below:g}"
+        if self.above is not None and value <= self.above:
+            return f"is not above {self.above:g}"
+        return ""
+
+
+class Route(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    rename={"goes_on": "continue"},
+    omit_defaults=True,
+):
+    """What a user wrote. Conditions that are left out hold always."""
+
+    to: str
+    """A destination: `store`, `drop`, or one of the user's own."""
+    name: str = ""
+    """Empty: the destination's."""
+    kind: Names = ()
+    """Glob patterns."""
+    device: Names = ()
+    """Likewise."""
+    size_min_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    """Of the encoded observation."""
+    size_max_bytes: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    age_min_s: float | None = None
+    """When it comes: the gateway's clock less `t_gen`."""
+    age_max_s: float | None = None
+    where: dict[str, Condition] = {}
+    """Fields of what the reading says, `{ celsius = { above = 30 } }`; one that is not there does not fit."""
+    goes_on: bool = False
+    """Later routes may take it as well."""
+
+
+class Step(msgspec.Struct, frozen=True):
+    """What one route made of an observation."""
+
+    route: str
+    to: str
+    takes: bool
+    why: str
+    """The first condition that does not hold; or that all do."""
+
+
+class Table:
+    """Routes in their order.
+
+    Args:
+        routes: what the user wrote.
+        unmatched: where everything else goes.
+    """
+
+    def __init__(self, routes: tuple[Route, ...] = (), unmatched: str = STORE) -> None:
+        self.routes = tuple(msgspec.structs.replace(route, name=route.name or route.to) for route in routes)
+        self.unmatched = unmatched
+        self._patterns = [(_pattern(route.kind), _pattern(route.device)) for route in self.routes]
+        self._names: dict[tuple[str, str], tuple[int, ...]] = {}
+        """Routes whose names fit a kind and a device: these are few, and come again and again."""
+
+    def match(self, observation: Observation, size_bytes: int, age_s: float) -> tuple[str, ...]:
+        """The destinations, each once."""
+        names = observation.kind, observation.id.device
+        fitting = self._names.get(names)
+        if fitting is None:
+            if len(self._names) >= CACHED_MAX:
+                self._names.clear()
+            fitting = self._names[names] = tuple(self._fitting(*names))
+        found: dict[str, None] = {}
+        for number in fitting:
+            route = self.routes[number]
+            if not _problem_of_values(route, observation, size_bytes, age_s):
+                found[route.to] = None
+                if not route.goes_on:
+                    return tuple(found)
+        return tuple(found) or (self.unmatched,)
+
+    def explain(self, observation: Observation, size_bytes: int, age_s: float) -> tuple[Step, ...]:
+        """What each route that is looked at makes of it, up to the last one."""
+        steps = []
+        for number, route in enumerate(self.routes):
+            kind, device = self._patterns[number]
+            why = ""
+            if kind is not None and not kind.match(observation.kind):
+                why = f"its kind is {observation.kind}"
+            elif device is not None and not device.match(observation.id.device):
+                why = f"it comes from {observation.id.device}"
+            why = why or _problem_of_values(route, observation, size_bytes, age_s)
+            steps.append(Step(route.name, route.to, not why, why or "everything holds"))
+            if not why and not route.goes_on:
+                return tuple(steps)
+        if not any(step.takes for step in steps):
+            steps.append(Step("unmatched", self.unmatched, True, "no route takes it"))
+        return tuple(steps)
+
+    def shadowed(self) -> Iterator[tuple[Route, Route]]:
+        """Routes that never take anything, each with the earlier one that takes everything first."""
+        for number, route in enumerate(self.routes):
+            bare = msgspec.structs.replace(route, to="", name="", goes_on=False) == Route(to="")
+            if bare and not route.goes_on:
+                yield from ((later, route) for later in self.routes[number + 1 :])
+                return
+
+    def _fitting(self, kind: str, device: str) -> Iterator[int]:
+        for number, (kinds, devices) in enumerate(self._patterns):
+            if (kinds is None or kinds.match(kind)) and (devices is None or devices.match(device)):
+                yield number
+
+
+CACHED_MAX = 10_000
+
+
+def _pattern(names: Names) -> re.Pattern[str] | None:
+    globs = (names,) if isinstance(names, str) else names
+    return re.compile("|".join(map(translate, globs))) if globs else None
+
+
+def _problem_of_values(route: Route, observation: Observation, size_bytes: int, age_s: float) -> str:
+    """The first condition beside names that does not hold."""
+    if route.size_min_bytes is not None and size_bytes < route.size_min_bytes:
+        return f"it has {size_bytes} bytes, less than {route.size_min_bytes}"
+    if route.size_max_bytes is not None and size_bytes > route.size_max_bytes:
+        return f"it has {size_bytes} bytes, more than {route.size_max_bytes}"
+    if route.age_min_s is not None and age_s < route.age_min_s:
+        return f"it is {age_s:.1f} s old, less than {route.age_min_s:g} s"
+    if route.age_max_s is not None and age_s > route.age_max_s:
+        return f"it is {age_s:.1f} s old, more than {route.age_max_s:g} s"
+    if route.where:
+        said: Any = meaning(observation.kind, observation.payload)
+        for field, condition in route.where.items():
+            if not isinstance(said, dict) or field not in said:
+                return f"it says nothing of {field}"
+            problem = condition.problem(said[field])
+            if problem:
+                return f"its {field}, {said[field]}, {problem}"
+    return ""

@@ -1,0 +1,84 @@
+"""`birdhouse routes explain`, and specs whose routes mean nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import topologies
+from topologies.routes import explained
+from underlay.errors import InputError
+
+COMMAND = [sys.executable, "-c", "from topologies.cli import main; main()", "routes", "explain"]
+SPEC = """
+[storage]
+kind = "sharded"
+hosts = 3
+
+[[gateway.route]]
+kind = "temperature"
+where = { celsius = { above = 30 } }
+to = "alarms"
+
+[gateway.destination.alarms]
+type = "lines"
+file = "alarms.jsonl"
+"""
+HOT = '{"device": "cam3", "sequence": 1, "kind": "temperature", "payload": {"h": 3100, "u": "Cel"}}'
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "s.toml"
+    path.write_text(SPEC)
+    return path
+
+
+def test_an_observation_is_explained(spec: Path) -> None:
+    ran = subprocess.run([*COMMAND, spec, HOT, "--json"], capture_output=True, check=True)
+    (step,) = json.loads(ran.stdout)
+    assert (step["to"], step["takes"]) == ("alarms", True)
+    shown = subprocess.run([*COMMAND, spec, "-"], input=HOT.encode(), capture_output=True, check=True).stdout
+    assert b"takes it" in shown
+    steps = explained(spec, HOT.replace("3100", "2900").encode())
+    assert [(step.to, step.takes) for step in steps] == [("alarms", False), ("store", True)]
+
+
+def test_what_is_no_observation_is_one_line(spec: Path) -> None:
+    for given in ("{", "@nowhere", '{"device": "cam3"}', f"[{HOT}, {HOT}]"):
+        ran = subprocess.run([*COMMAND, spec, given], capture_output=True, check=False)
+        assert (ran.returncode, len(ran.stderr.splitlines())) == (2, 1), ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "words"),
+    [
+        (('to = "alarms"', 'to = "alarm"'), "gateway.route[0].to", "did you mean 'alarms'"),
+        (("above = 30", "over = 30"), "gateway.route[0].where", "over"),
+        (
+            ("[[gateway.route]]", '[[gateway.route]]\nto = "drop"\n\n[[gateway.route]]'),
+            "gateway.route",
+            "never",
+        ),
+        (
+            ("destination.alarms", "destination.store"),
+            "gateway.destination",
+            "cannot be a destination's name",
+        ),
+        (('type = "lines"', 'type = "line"'), "gateway.destination.alarms", "line"),
+        (('kind = "sharded"\nhosts = 3', ""), "gateway", "storage tier"),
+    ],
+)
+def test_routes_that_mean_nothing_are_an_error(
+    tmp_path: Path, change: tuple[str, str], key: str, words: str
+) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(SPEC.replace(*change))
+    with pytest.raises(InputError) as error:
+        topologies.check(path)
+    assert key in str(error.value)
+    assert words in str(error.value)
