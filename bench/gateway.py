@@ -1,9 +1,9 @@
-"""Ingest: small readings by HTTP batches, through a gateway, into a sharded store of three hosts.
+"""Ingest: small readings by HTTP batches, and by CoAP one by one, through a gateway, into a sharded store.
 
-All on loopback. Counted is what the store has acknowledged, from the first request until nothing waits in
-the gateway any more. Then half of that rate is offered, paced, and the time to each batch's acknowledgement
-measured. Beside it, for scale: mosquitto alone, one publisher and one subscriber with QoS 1, the same number
-of payloads.
+All on loopback, the store on three hosts. Counted is what the store has acknowledged, from the first request
+until nothing waits in the gateway any more. Then half of that rate (by CoAP: half of the rate that is asked)
+is offered, paced, and the time to each acknowledgement measured. Beside it, for scale: mosquitto alone, one
+publisher and one subscriber with QoS 1, the same number of payloads.
 
     `python -m bench.gateway [--observations N] [--rounds N]`
 """
@@ -24,9 +24,11 @@ from statistics import median, quantiles
 
 import msgspec
 
+from bench import gateway_coap
 from edge.observation import Observation, ObservationId
 from gateway.api.door import http_door
 from gateway.gateway import Gateway
+from gateway.ingest.coap import coap_door
 from gateway.messages import NODE
 from kv.client import Client
 from kv.tiers import Tier, tier
@@ -38,6 +40,8 @@ HOSTS = ("store1", "store2", "store3")
 SINK = "sink"
 DEVICES = 60
 BATCH = 50
+COAP_ASKED_PER_S = 1000
+"""Acknowledgements by CoAP are measured at half of it."""
 CONNECTIONS = 8
 PAYLOAD = msgspec.msgpack.encode({"h": 2150, "u": "Cel"})
 MQTT_PORT = 18_831
@@ -51,9 +55,11 @@ class Place:
         addresses = loopback_addresses((*HOSTS, SINK), "127.88.0.1")
         devices = {host: DevicePlan(nodes) for host, nodes in made.nodes().items()}
         node = NodePlan(NODE, partial(Gateway, partial(_client, made)), 7000)
-        devices[SINK] = DevicePlan((node,), (http_door(),))
+        by_coap = coap_door()
+        devices[SINK] = DevicePlan((node, *by_coap.nodes), (http_door(), *by_coap.bindings))
         self.hosts = Hosts(Site(folder, devices, addresses))
         self.address = addresses[SINK], 8080
+        self.coap_address = addresses[SINK], 5683
 
     def ask(self, path: str) -> object:
         """What the gateway answers."""
@@ -156,6 +162,7 @@ def main() -> None:
     options.add_argument("--rounds", type=int, default=3)
     given = options.parse_args()
     rates, peers, p50s, p99s = list[float](), list[float](), list[float](), list[float]()
+    coap_rates, coap_p50s, coap_p99s = list[float](), list[float](), list[float]()
     with tempfile.TemporaryDirectory() as folder:
         place = Place(Path(folder))
         with place.hosts:
@@ -172,6 +179,16 @@ def main() -> None:
                 place.await_stored()
                 p50s.append(median(waits_s) * 1e3)
                 p99s.append(quantiles(waits_s, n=100)[98] * 1e3)
+                bodies = gateway_coap.observations(given.observations, round_, PAYLOAD)
+                began_s = time.perf_counter()
+                gateway_coap.load(place.coap_address, bodies, None)
+                place.await_stored()
+                coap_rates.append(given.observations / (time.perf_counter() - began_s))
+                bodies = gateway_coap.observations(COAP_ASKED_PER_S * 5, 1000 + round_, PAYLOAD)
+                waits_s = gateway_coap.load(place.coap_address, bodies, COAP_ASKED_PER_S / 2)
+                place.await_stored()
+                coap_p50s.append(median(waits_s) * 1e3)
+                coap_p99s.append(quantiles(waits_s, n=100)[98] * 1e3)
                 peers.append(mosquitto(given.observations, Path(folder)))
             memory_mb = place.memory_mb()
     print(f"| {given.observations:,} readings, batches of {BATCH}, {DEVICES} devices | asked | measured |")
@@ -179,6 +196,8 @@ def main() -> None:
     print(f"| HTTP into the sharded store, observations a second | 3,000 | {median(rates):,.0f} |")
     print(f"| mosquitto alone, one subscriber, QoS 1 | | {median(peers):,.0f} |")
     print(f"| acknowledgement at half of that, p50 / p99 ms | - / 100 | {_both(p50s, p99s)} |")
+    print(f"| CoAP into the store, a POST each, observations a second | 1,000 | {median(coap_rates):,.0f} |")
+    print(f"| its acknowledgement at 500 a second, p50 / p99 ms | - / 100 | {_both(coap_p50s, coap_p99s)} |")
     print(f"| memory of the gateway, MB | 150 | {memory_mb:.0f} |")
 
 

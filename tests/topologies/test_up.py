@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -155,6 +155,11 @@ def test_coap_reaches_the_caches_and_a_killed_system_is_cleaned_up(tmp_path: Pat
     with up(tmp_path, "-a", "caching") as system:
         address = f"coap://127.0.0.1:{system.port('coap')}/cam1/temperature"
         await_(lambda: _coap(address) != b"")
+        door = f"coap://127.0.0.1:{system.port('coap-ingest')}/observations"
+        seen = '{"device": "phone", "sequence": 1, "kind": "temperature", "payload": {"h": 2150, "u": "Cel"}}'
+        post = ("coap-client-notls", "-m", "post", "-t", "50", "-B", "3", "-e", seen, door)
+        assert _said(post) == b"", "it is kept"
+        assert _said(post) == b"duplicate"
         children = _descendants(system.process.pid)
         system.process.kill()
         system.process.wait(PATIENCE_S)
@@ -193,7 +198,10 @@ def _served(redis: RedisCluster) -> bool:
 
 
 def _coap(address: str) -> bytes:
-    command = ["coap-client-notls", "-m", "get", "-B", "3", address]
+    return _said(("coap-client-notls", "-m", "get", "-B", "3", address))
+
+
+def _said(command: Sequence[str]) -> bytes:
     ran = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE_S, check=False
     )
