@@ -98,10 +98,10 @@ class Inquiry:
         self._client.call(ctx, (b"GET", key), done, deadline_s=DEADLINE_S)
 
     def _stretch(self, ctx: Context, wanted: Stretch, tell: Tell) -> None:
-        prefix = f"obs:{{{wanted.device}}}:{wanted.kind}:"
-        start = wanted.after or f"{prefix}{wanted.since_s:017.3f}".encode()
-        end = f"{prefix}{wanted.until_s:017.3f}".encode()
-        if not start.startswith(prefix.encode()) or not 1 <= wanted.limit <= PAGE_MAX:
+        prefix = prefix_of(wanted.device, wanted.kind)
+        start = wanted.after or prefix + f"{wanted.since_s:017.3f}".encode()
+        end = prefix + f"{wanted.until_s:017.3f}".encode()
+        if not start.startswith(prefix) or not 1 <= wanted.limit <= PAGE_MAX:
             tell(ctx, None, f"a page begins within its stretch and has 1 to {PAGE_MAX} observations")
             return
 
@@ -153,6 +153,11 @@ class Inquiry:
                 self._storage(ctx, tell)
 
         self._client.call(ctx, (b"EXISTS", b""), done, deadline_s=DEADLINE_S)
+
+
+def prefix_of(device: str, kind: str) -> bytes:
+    """What the keys of a stretch begin with (`Observation.key`); its `after` too."""
+    return f"obs:{{{device}}}:{kind}:".encode()
 
 
 def _route(name: str, writer: Writer, now: float) -> RouteState:

@@ -1,7 +1,8 @@
 """The binding: uvicorn in the device's own event loop, on the sockets that this door has bound.
 
 Owns sockets, the number of connections and how long a client may take; what is said over them is `app`'s.
-A client that has not completed a request in time is cut off, whatever it sends meanwhile.
+A client that has not completed a request in time, or does not read its answer, is cut off, whatever it sends
+meanwhile. Nothing that a client sends may raise in the loop, which is that of the device's nodes.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
+import h11
 import msgspec
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -37,8 +39,10 @@ class HttpConfig(msgspec.Struct, frozen=True):
     token: str = ""
     """What clients from other machines must show; empty: none is let in."""
     connections_max: int = 200
+    """Beyond it, the one that has been without a request for longest makes room."""
     request_s: float = 20.0
-    """A client must have completed its request so long after it connected, or after the last answer."""
+    """A client must have completed its request so long after it connected, or after the last answer; and read
+    on, if it has stopped reading an answer."""
 
 
 class HttpDoor:
@@ -57,8 +61,10 @@ class HttpDoor:
         listener = socket.create_server((config.ip or host.ip, config.port), backlog=128)
         self.address: tuple[str, int] = listener.getsockname()
 
+        crowd = _Crowd(config.connections_max)
+
         def protocol(*args: Any, **kwargs: Any) -> _Impatient:
-            return _Impatient(config.request_s, *args, **kwargs)
+            return _Impatient(crowd, config.request_s, *args, **kwargs)
 
         self._server = _Server(
             uvicorn.Config(
@@ -68,7 +74,6 @@ class HttpDoor:
                 lifespan="off",
                 log_config=None,
                 access_log=False,
-                limit_concurrency=config.connections_max,
                 timeout_graceful_shutdown=1,
                 h11_max_incomplete_event_size=16 * 1024,
                 server_header=False,
@@ -101,29 +106,82 @@ class _Server(uvicorn.Server):
         yield
 
 
-class _Impatient(H11Protocol):
-    """Gives a client so long for a request."""
+class _Crowd:
+    """Who is connected, those first who have been without a request for longest.
 
-    def __init__(self, patience_s: float, *args: Any, **kwargs: Any) -> None:
+    uvicorn's own limit answers 503 to everybody for as long as too many are connected, and goes on accepting.
+    """
+
+    def __init__(self, members_max: int) -> None:
+        self._members_max = members_max
+        self._members: dict[_Impatient, None] = {}
+
+    def enter(self, member: _Impatient) -> None:
+        """One came, or has been answered."""
+        self._members.pop(member, None)
+        self._members[member] = None
+        if len(self._members) > self._members_max:
+            idle = next((each for each in self._members if not each.waits_for_us), member)
+            self.leave(idle)
+            idle.transport.abort()
+
+    def leave(self, member: _Impatient) -> None:
+        """One went."""
+        self._members.pop(member, None)
+
+
+class _Impatient(H11Protocol):
+    """Gives a client so long for a request, and for an answer that it does not read."""
+
+    def __init__(self, crowd: _Crowd, patience_s: float, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._crowd = crowd
         self._patience_s = patience_s
         self._deadline: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
+
+    @property
+    def waits_for_us(self) -> bool:
+        """Its request is complete, and not answered yet."""
+        cycle = cast("Any", self.cycle)  # None before the first request, whatever uvicorn declares
+        return cycle is not None and not cycle.more_body and not cycle.response_complete
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._begin()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._crowd.leave(self)
         self._end()
+        self.resume_writing()
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
-        self._begin()
+        if not self.transport.is_closing():
+            self._begin()
         super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn answers even where an answer is under way or complete, which raises in the loop."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.abort()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self.loop.call_later(self._patience_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+        super().resume_writing()
 
     def _begin(self) -> None:
         self._end()
         self._deadline = self.loop.call_later(self._patience_s, self._judge)
+        self._crowd.enter(self)
 
     def _end(self) -> None:
         if self._deadline is not None:
@@ -131,8 +189,7 @@ class _Impatient(H11Protocol):
             self._deadline = None
 
     def _judge(self) -> None:
-        cycle = cast("Any", self.cycle)  # None before the first request, whatever uvicorn declares
-        if cycle is not None and not cycle.more_body and not cycle.response_complete:
-            self._begin()  # it waits for us
+        if self.waits_for_us:
+            self._deadline = self.loop.call_later(self._patience_s, self._judge)
         else:
             self.transport.abort()

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request, Response
 
 from edge.observation import Observation
 from gateway.api.desk import Desk
-from gateway.api.problems import Problem, body_of, json_response
+from gateway.api.problems import Bodies, Problem, json_response
 from gateway.api.reading import Malformed, from_json, from_msgpack
 
 BODY_BYTES_MAX = 4 * 1024 * 1024
@@ -22,7 +22,7 @@ READERS: dict[str, Callable[[bytes, float], list[Observation]]] = {
 }
 
 
-def add_ingest(app: FastAPI, desk: Desk) -> None:
+def add_ingest(app: FastAPI, desk: Desk, bodies: Bodies) -> None:
     """Its endpoint."""
 
     @app.post("/api/v1/observations")
@@ -31,14 +31,14 @@ def add_ingest(app: FastAPI, desk: Desk) -> None:
         media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if media_type not in READERS:
             raise Problem(415, f"{media_type} is not understood: application/json or application/msgpack")
-        body = await body_of(request, BODY_BYTES_MAX)
-        try:
-            observations = READERS[media_type](body, desk.now())
-        except Malformed as error:
-            client = request.client.host if request.client else ""
-            desk.unreadable(client, f"{error.problem} {error.where}".strip(), body)
-            raise Problem(400, error.problem, where=error.where) from error
-        verdicts = await desk.offer(observations)
+        async with bodies.of(request, BODY_BYTES_MAX) as body:
+            try:
+                observations = READERS[media_type](body, desk.now())
+            except Malformed as error:
+                client = request.client.host if request.client else ""
+                desk.unreadable(client, f"{error.problem} {error.where}".strip(), body)
+                raise Problem(400, error.problem, where=error.where) from error
+            verdicts = await desk.offer(observations)
         document = {"verdicts": [msgspec.structs.asdict(verdict) for verdict in verdicts]}
         busy = [verdict for verdict in verdicts if verdict.outcome == "busy"]
         if not busy:

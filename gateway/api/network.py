@@ -11,15 +11,15 @@ from fastapi.responses import StreamingResponse
 
 from gateway.api import state
 from gateway.api.desk import Refused, Unanswered
-from gateway.api.problems import Problem, body_of, json_response
+from gateway.api.problems import Bodies, Problem, json_response
 from gateway.api.running import Running
 from underlay.errors import BirdhouseError
-from underlay.faults import AnyFault
+from underlay.faults import AnyFault, Heal
 
 FAULT_BYTES_MAX = 64 * 1024
 
 
-def add_network(app: FastAPI, running: Running, feed: state.Feed) -> None:
+def add_network(app: FastAPI, running: Running, feed: state.Feed, bodies: Bodies) -> None:
     """Its endpoints."""
 
     @app.get("/api/v1/network")
@@ -30,11 +30,19 @@ def add_network(app: FastAPI, running: Running, feed: state.Feed) -> None:
     @app.post("/api/v1/faults")
     async def fault(request: Request) -> Response:
         """Something fails, or is mended, now: `{"fault": "crash", "device": "hub"}`."""
-        body = await body_of(request, FAULT_BYTES_MAX)
-        try:
-            wanted = msgspec.json.decode(body, type=AnyFault)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise Problem(400, str(error).replace("`", "")) from error
+        async with bodies.of(request, FAULT_BYTES_MAX) as body:
+            try:
+                wanted = msgspec.json.decode(body, type=AnyFault)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                raise Problem(400, str(error).replace("`", "")) from error
+        return await inject(wanted)
+
+    @app.delete("/api/v1/faults")
+    async def heal() -> Response:
+        """No link is cut any more. Devices without power stay so: `restart` them."""
+        return await inject(Heal())
+
+    async def inject(wanted: AnyFault) -> Response:
         try:
             await running.inject(wanted)
         except BirdhouseError as error:

@@ -18,6 +18,8 @@ from edge.observation import Observation, ObservationId
 from gateway.readings import shown
 
 BATCH_MAX = 1000
+_INTEGERS = range(-(2**63), 2**64)
+"""That msgpack has."""
 
 
 class Malformed(Exception):
@@ -45,13 +47,18 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """What it means; raises Malformed."""
         t_gen = now if self.t_gen is None else self.t_gen
         t_event = t_gen if self.t_event is None else self.t_event
+        if self.sequence not in _INTEGERS:
+            raise Malformed("a number has 64 bits at most", f"{where}.sequence")
         return Observation(
             ObservationId(self.device, self.sequence), self.kind, t_event, t_gen, self._bytes(where)
         )
 
     def _bytes(self, where: str) -> bytes:
         if not isinstance(self.payload, str):
-            return msgspec.msgpack.encode(self.payload)
+            try:
+                return msgspec.msgpack.encode(self.payload)
+            except (OverflowError, RecursionError) as error:
+                raise Malformed("a number has 64 bits at most", f"{where}.payload") from error
         try:
             return b64decode(self.payload, validate=True)
         except (Base64Error, ValueError) as error:

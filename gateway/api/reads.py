@@ -17,6 +17,7 @@ from gateway.api import state
 from gateway.api.desk import Desk
 from gateway.api.problems import Problem, json_response
 from gateway.api.reading import to_document
+from gateway.inquiry import prefix_of
 from gateway.messages import (
     DeadLetters,
     Devices,
@@ -74,6 +75,8 @@ def add_reads(app: FastAPI, desk: Desk) -> None:
         format: str = "json",  # noqa: A002 - the parameter's name in the address
     ) -> Response:
         """In order of `t_event`: a page (json), or all that there is as a stream (ndjson, csv)."""
+        if after and not after.encode().startswith(prefix_of(device, kind)):
+            raise Problem(422, "after is the `next` of a page of this device and kind", where="after")
         wanted = Stretch(device, kind, since, until, limit, after.encode())
         if format == "json":
             page: Page = await desk.ask(wanted)

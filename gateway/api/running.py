@@ -61,6 +61,7 @@ class Running:
     def __init__(self, place: Place, run: str | None) -> None:
         self.place = place
         self._run = run
+        self._looking = asyncio.Lock()
         self._offset = 0
         self._usage: deque[_Used] = deque()
         self._seen = 0
@@ -69,7 +70,8 @@ class Running:
 
     async def look(self) -> dict[str, Any]:
         """Devices and links, now; raises NotRunning."""
-        return await asyncio.to_thread(self._look)
+        async with self._looking:  # each reads on in the trace where the last one stopped
+            return await asyncio.to_thread(self._look)
 
     async def inject(self, fault: AnyFault) -> None:
         """Make it happen; raises NotRunning, or BirdhouseError with what is wrong about the fault."""

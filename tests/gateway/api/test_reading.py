@@ -99,7 +99,15 @@ def test_what_a_reading_says(kind: str, payload: bytes, value: Any) -> None:
 
 def test_where_a_mistake_is() -> None:
     good = {"device": "a", "sequence": 1, "kind": "k", "payload": 1}
-    for changed, where in (({"sequence": "1"}, "[1].sequence"), ({"payload": "?"}, "[1].payload")):
+    mistakes: list[tuple[dict[str, Any], str]] = [
+        ({"sequence": "1"}, "[1].sequence"),
+        ({"sequence": 2**64}, "[1].sequence"),
+        ({"sequence": -(2**63) - 1}, "[1].sequence"),
+        ({"payload": "?"}, "[1].payload"),
+        ({"payload": 2**64}, "[1].payload"),
+        ({"payload": {"a": [-(2**63) - 1]}}, "[1].payload"),
+    ]
+    for changed, where in mistakes:
         with pytest.raises(Malformed) as error:
             from_json(json.dumps([good, good | changed]).encode(), NOW)
         assert error.value.where == where
