@@ -97,7 +97,8 @@ class Quantile(Aggregate["Sketch", Number, "float | None"]):
 
     def _middle(self, index: int) -> float:
         """What is within the relative error of every value of a bucket."""
-        return 2 * self._gamma**index / (self._gamma + 1)
+        below: float = self._gamma ** (index - 1)  # which the largest double is not
+        return below * (2 * self._gamma / (self._gamma + 1))
 
 
 class Sketch:

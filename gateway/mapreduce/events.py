@@ -1,0 +1,49 @@
+"""What jobs write to the trace."""
+
+from __future__ import annotations
+
+from underlay.trace import Event
+
+
+class JobSubmitted(Event, frozen=True, tag="job-submitted"):
+    """A job was taken on."""
+
+    job: str
+    name: str
+
+
+class AttemptEnded(Event, frozen=True, tag="attempt-ended"):
+    """An attempt at a task was told to be over."""
+
+    attempt: str
+    worker: str
+    outcome: str
+    """"done", or the reason why not."""
+
+
+class WorkerLost(Event, frozen=True, tag="worker-lost"):
+    """A worker is taken for dead; what it did is done again."""
+
+    worker: str
+    why: str
+
+
+class JobEnded(Event, frozen=True, tag="job-ended"):
+    """A job is over. Bytes are of encoded observations and pairs, without what carries them."""
+
+    job: str
+    name: str
+    state: str
+    problem: str
+    seconds: float
+    maps: int
+    local_maps: int
+    records: int
+    rows: int
+    read_bytes: int
+    read_far_bytes: int
+    shuffled_bytes: int
+    result_bytes: int
+    backups: int
+    lost_attempts: int
+    bad_records: int
