@@ -12,6 +12,7 @@ from gateway.mapreduce.counting import count
 from gateway.mapreduce.errors import JobFailed
 from gateway.mapreduce.job import Job, JobSource
 from gateway.mapreduce.query import Observations
+from gateway.mapreduce.records import Line, Record
 from underlay.aggregates import (
     Aggregate,
     Count,
@@ -41,12 +42,14 @@ __all__ = [
     "JobFailed",
     "JobSource",
     "Last",
+    "Line",
     "Max",
     "Mean",
     "Min",
     "MinMax",
     "Observations",
     "Quantile",
+    "Record",
     "Sum",
     "TopK",
     "Variance",

@@ -22,6 +22,7 @@ import msgspec
 from gateway.mapreduce.errors import JobFailed
 from gateway.mapreduce.events import AttemptEnded, JobEnded, JobSubmitted, WorkerLost
 from gateway.mapreduce.inputs import Split, StoreSplit, split_files
+from gateway.mapreduce.isolation import drop_rights
 from gateway.mapreduce.job import JobSource, load
 from gateway.mapreduce.messages import (
     BOSS_TO_WORKER,
@@ -56,6 +57,8 @@ from gateway.mapreduce.messages import (
 from gateway.mapreduce.planning import plan
 from gateway.mapreduce.running import JobLog, JobRun
 from gateway.mapreduce.schedule import Policy, Run, Task, choose
+from gateway.mapreduce.scratch import NAME as SCRATCH
+from gateway.mapreduce.scratch import AskScratch, ScratchIs
 from kv.client import Client, Reply
 from kv.messages import CLIENT_MESSAGES
 from underlay.messages import Message, Protocol
@@ -133,17 +136,22 @@ class Coordinator(Node):
         self._plans: dict[str, int] = {}
         """How often the planning of a job was begun."""
         self._ticking = False
+        self._isolated = False
+        """Whether work runs in a process of its own."""
 
     # --------------------------------------------------------------------------------------------- as a node
 
     def on_start(self, ctx: Context) -> None:
         self._life = ctx.rng.getrandbits(48) + 1
+        ctx.send(SCRATCH, AskScratch())
         logs = [
             msgspec.msgpack.decode(data, type=JobLog)
             for _, data in ctx.store.scan(_PREFIX, _PREFIX[:-1] + b";")
         ]
         for log in sorted(logs, key=lambda log: (log.submitted_s, log.id)):
-            self._jobs[log.id] = JobRun(log)
+            job = self._jobs[log.id] = JobRun(log)
+            for _, data in ctx.store.scan(*_maps_range(log.id)):
+                job.recall(msgspec.msgpack.decode(data, type=MapDone))
             if log.state == "planning":
                 self._plan(ctx, self._jobs[log.id])
         for number, (at_s, _) in enumerate(self._config.scheduled):
@@ -165,6 +173,8 @@ class Coordinator(Node):
                 self._on_report(ctx, sender, message)
             case CannotFetch():
                 self._on_cannot_fetch(ctx, message)
+            case ScratchIs(folder):
+                self._isolated = bool(folder)
             case Submit():
                 self._on_submit(ctx, sender, message)
             case _Loaded():
@@ -221,7 +231,7 @@ class Coordinator(Node):
         """Look at the file in a process of its own: it is a stranger's program."""
         key = ctx.rng.getrandbits(48) + 1
         self._loading[key] = (sender, submit)
-        ctx.run(str(key), Work(partial(_looked_at, key, submit.source), (), 0.01))
+        ctx.run(str(key), Work(partial(_looked_at, key, submit.source, self._isolated), (), 0.01))
 
     def _on_loaded(self, ctx: Context, loaded: _Loaded) -> None:
         if loaded.number not in self._loading:
@@ -413,6 +423,7 @@ class Coordinator(Node):
                     if task is None or task.done != report.attempt:
                         ctx.send(worker, Cancel(report.attempt))
                     return
+                ctx.store.put(_map_key(report.attempt), msgspec.msgpack.encode(report))
                 self._stop_runs(ctx, others)
                 self._tell_reducers(ctx, job, report.attempt.task)
                 problem = job.too_many_bad()
@@ -510,6 +521,8 @@ class Coordinator(Node):
         for worker, seat in self._seats.items():
             if seat.alive:
                 ctx.send(worker, Forget(job.id))
+        for key, _ in list(ctx.store.scan(*_maps_range(job.id))):
+            ctx.store.delete(key)
         self._remove_leavings(ctx, job)
         self._plans.pop(job.id, None)
         ended = [each for each in self._jobs.values() if not each.runs]
@@ -547,8 +560,18 @@ class Coordinator(Node):
         return min((near.get(device_of(replica), 1000) for replica in split.replicas), default=1000)
 
 
-def _looked_at(number: int, source: JobSource) -> _Loaded:
+def _map_key(attempt: Attempt) -> bytes:
+    return f"map:{attempt.job}:{attempt.task:06d}".encode()
+
+
+def _maps_range(job: str) -> tuple[bytes, bytes]:
+    return f"map:{job}:".encode(), f"map:{job};".encode()
+
+
+def _looked_at(number: int, source: JobSource, isolated: bool) -> _Loaded:
     """In a process of its own: what a job's file says about the job."""
+    if isolated:
+        drop_rights()
     try:
         job = load(source)
     except JobFailed as error:

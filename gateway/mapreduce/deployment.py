@@ -53,7 +53,7 @@ def jobs_plan(
                 worker or WorkerConfig(""), boss=address(coordinator, JOBS), near=hops.get(device, {})
             )
             nodes.append(NodePlan(WORKER, partial(_worker, connect, own), PORTS[WORKER]))
-        plans[device] = DevicePlan(tuple(nodes), (scratch_binding(),) if device in workers else ())
+        plans[device] = DevicePlan(tuple(nodes), (scratch_binding(),))
     return plans
 
 

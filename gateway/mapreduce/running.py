@@ -71,6 +71,9 @@ class JobRun:
         self.log = log
         self.work = Work(log.id, log.submitted_s, [], [Task("reduce", n) for n in range(log.reduces)])
         self.maps_done: dict[int, MapDone] = {}
+        """Whose outputs are there."""
+        self.told: dict[int, MapDone] = {}
+        """What maps came to, those too whose outputs were lost since: reducers may have had them before."""
         self.commits: dict[int, ReduceDone] = {commit.part: commit.done for commit in log.commits}
         for part in self.commits:
             self.work.reduces[part].state = "completed"
@@ -99,6 +102,10 @@ class JobRun:
         """The map tasks are these."""
         self.work.maps = [Task("map", n, split, idle_since_s=now) for n, split in enumerate(splits)]
         self.log = msgspec.structs.replace(self.log, state="running", splits=tuple(splits))
+
+    def recall(self, done: MapDone) -> None:
+        """What a former coordinator had heard of a map; its worker says if the output is still there."""
+        self.told[done.attempt.task] = done
 
     def add_splits(self, task: Task, splits: Sequence[Split], now: float) -> None:
         """A split has moved: its task reads the first of these now, and new tasks the others."""
@@ -154,7 +161,7 @@ class JobRun:
         task.seconds = done.seconds
         task.local = not done.read_from or device_of(done.read_from) == device_of(worker)
         task.backup = task.backup or bool(run and run.backup)
-        self.maps_done[done.attempt.task] = done
+        self.maps_done[done.attempt.task] = self.told[done.attempt.task] = done
         if self.maps_completed:
             for reduce in self.work.reduces:
                 for each in reduce.runs:
@@ -167,7 +174,7 @@ class JobRun:
         if not sample:
             if self._bad_count() <= most:
                 return ""
-            sample = next(done.bad[0].error for done in self.maps_done.values() if done.bad)
+            sample = next(done.bad[0].error for done in self.told.values() if done.bad)
         return f"job {self.source.name}: more than {most} records fail: {sample}"
 
     def on_reduce_done(self, done: ReduceDone) -> list[Run] | None:
@@ -255,18 +262,19 @@ class JobRun:
     @property
     def watermark_s(self) -> float:
         """The newest `t_event` of the maps that are done."""
-        return max((done.watermark_s for done in self.maps_done.values()), default=-inf)
+        return max((done.watermark_s for done in self.told.values()), default=-inf)
 
     def summary(self) -> dict[str, Any]:
         """What its tasks came to, for `JobState`; what has ended keeps it."""
         if self.log.summary:
             return self.log.summary
-        maps, commits = self.maps_done.values(), self.commits.values()
+        maps = [self.told[number] for number in sorted(self.told)]
+        commits = [self.commits[part] for part in sorted(self.commits)]
         bad = [bad for done in maps for bad in done.bad]
         near = {task.number: task.local for task in self.work.maps}
         return {
             "maps": len(self.work.maps),
-            "maps_done": len(self.maps_done),
+            "maps_done": len(self.told) if self.completed else len(self.maps_done),
             "records": sum(done.records for done in maps),
             "rows": sum(done.rows for done in commits),
             "bad_records": self._bad_count(),
@@ -315,7 +323,7 @@ class JobRun:
         )
 
     def _bad_count(self) -> int:
-        return sum(done.bad_count for done in self.maps_done.values())
+        return sum(done.bad_count for done in self.told.values())
 
 
 def _told(task: Task) -> TaskState:

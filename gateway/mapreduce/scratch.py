@@ -16,6 +16,7 @@ from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Protocol, cast
 
+from gateway.mapreduce.isolation import drop_rights, invoker
 from underlay.messages import Message
 from underlay.messages import Protocol as MessageProtocol
 from underlay.node import Address, Context, Node
@@ -31,6 +32,9 @@ class Scratch(Protocol):
 
     isolated: bool
     """Whether work on it runs in a process of its own, on which limits may be set."""
+
+    def enter(self) -> None:
+        """In a process of its own: it works in here, without rights that it does not need."""
 
     @contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
@@ -68,6 +72,9 @@ class MemoryScratch:
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
+
+    def enter(self) -> None:
+        pass
 
     @contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
@@ -107,6 +114,15 @@ class DiskScratch:
         self._folder = folder
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
+        who = invoker()
+        if who is not None:
+            os.chown(folder, *who)
+
+    def enter(self) -> None:
+        if self.isolated:
+            os.chdir(self._folder)  # the invoker may not pass the folders above
+            self._folder = Path()
+            drop_rights()
 
     @contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:

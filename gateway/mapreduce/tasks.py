@@ -12,8 +12,6 @@ time (`skip`). Source: OSDI 2004, §3.1, §4.6 (skipping bad records).
 
 from __future__ import annotations
 
-import os
-import resource
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from math import inf
@@ -26,6 +24,7 @@ from gateway.mapreduce.check import broken_promise
 from gateway.mapreduce.counting import Counters
 from gateway.mapreduce.errors import JobFailed, told
 from gateway.mapreduce.inputs import FileSplit, Selection, records_of, records_of_file
+from gateway.mapreduce.isolation import limit_memory
 from gateway.mapreduce.job import Job, JobSource, load
 from gateway.mapreduce.operators import Blame, Collector, Operator, combined
 from gateway.mapreduce.progress import reporting
@@ -118,8 +117,10 @@ class _TooMany(Exception):
 def map_task(order: MapOrder, scratch: Scratch) -> Mapped:
     """Run a map task."""
     try:
+        scratch.enter()
         job = load(order.job)
-        with _limits(job, scratch), reporting(scratch.path(f"{order.output}.progress")) as tell:
+        _limit(job, scratch)
+        with reporting(scratch.path(f"{order.output}.progress")) as tell:
             return _Mapping(order, job, scratch, tell).run()
     except JobFailed as error:
         return Mapped(order.output, failure=str(error), fatal=True)
@@ -130,7 +131,9 @@ def map_task(order: MapOrder, scratch: Scratch) -> Mapped:
 def reduce_task(order: ReduceOrder, scratch: Scratch) -> Reduced:
     """Run a reduce task."""
     try:
+        scratch.enter()
         job = load(order.job)
+        _limit(job, scratch)
         operator = job.does
         counters = Counters()
         rows = 0
@@ -145,7 +148,6 @@ def reduce_task(order: ReduceOrder, scratch: Scratch) -> Reduced:
                 counters.keep()
 
         with (
-            _limits(job, scratch),
             reporting(scratch.path(f"{order.output}.progress")) as tell,
             counters,
             scratch.writing(order.output) as file,
@@ -355,6 +357,11 @@ class _Mapping:
         return names, tuple(sizes), total
 
 
+def _limit(job: Job, scratch: Scratch) -> None:
+    if scratch.isolated:
+        limit_memory(job.memory_mb)
+
+
 def _part_of(job: Job, packed: bytes) -> int:
     if job.partition is None:
         return job.part_of(None, packed)
@@ -372,21 +379,3 @@ def _stored(file: BinaryIO, selection: Selection) -> Iterator[AnyRecord]:
 def _blamed(source: JobSource, error: Blame) -> str:
     cause = error.__cause__ or error
     return f"job {source.name}: {told(cause, source.file, error.where)}, at the {error.record}"
-
-
-@contextmanager
-def _limits(job: Job, scratch: Scratch) -> Iterator[None]:
-    """In a process of its own: no more memory than the job says, and no core file of a crash."""
-    if scratch.isolated:
-        pages = int(_first_word("/proc/self/statm"))
-        limit = pages * os.sysconf("SC_PAGE_SIZE") + (job.memory_mb << 20)
-        _, hard = resource.getrlimit(resource.RLIMIT_AS)
-        if hard == resource.RLIM_INFINITY or limit < hard:
-            resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    yield
-
-
-def _first_word(path: str) -> str:
-    with open(path) as file:
-        return file.read().split()[0]

@@ -133,6 +133,7 @@ class Worker(Node):
 
     def on_start(self, ctx: Context) -> None:
         self._life = ctx.rng.getrandbits(48) + 1
+        self._number = ctx.rng.getrandbits(60)  # an answer to a former life is none to this one
         ctx.send(SCRATCH, AskScratch())
 
     def on_message(self, ctx: Context, sender: Address, message: Message) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from topologies.cli import kv, routes
+from topologies.cli import job, kv, routes
 from topologies.cli.group import Commands
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(kv.app, name="kv")
 app.add_typer(routes.app, name="routes")
+app.add_typer(job.app, name="job")
 
 
 class FabricName(StrEnum):

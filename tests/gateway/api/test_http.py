@@ -24,11 +24,14 @@ from gateway.api.app import make_app
 from gateway.api.desk import Desk
 from gateway.api.door import HttpConfig
 from gateway.api.ingest import BODY_BYTES_MAX
+from gateway.api.job_desk import JobDesk
 from gateway.api.running import Place as OnPaper
 from gateway.api.running import Running
 from tests.gateway.api.hosting import Place, document, running
 
 PHOTOGRAPH = next((Path(__file__).parents[3] / "edge/data/photographs").glob("*.jpg")).read_bytes()[:50_000]
+
+NO_JOBS = JobDesk(lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -216,8 +219,10 @@ def test_a_client_that_does_not_go_on_is_cut_off(place: Place, start: bytes) -> 
 
 def test_from_elsewhere_a_token_is_needed() -> None:
     """On loopback everybody is near, so the application is told where a client comes from."""
-    app = make_app(Desk(lambda _: None, "http", lambda: 0.0), Running(OnPaper(), None), token="secret")
-    shut = make_app(Desk(lambda _: None, "http", lambda: 0.0), Running(OnPaper(), None))
+    app = make_app(
+        Desk(lambda _: None, "http", lambda: 0.0), Running(OnPaper(), None), NO_JOBS, token="secret"
+    )
+    shut = make_app(Desk(lambda _: None, "http", lambda: 0.0), Running(OnPaper(), None), NO_JOBS)
     far, near = "10.0.0.9", "127.0.0.1"
 
     def status(app: FastAPI, host: str, path: str = "/healthz", token: str = "") -> int:
