@@ -1,8 +1,8 @@
 """What an experiment becomes when it is kept up: its plan without an end, with doors, names and ways in.
 
-Owns what `birdhouse up` adds to a run: the gateway's doors for HTTP and CoAP, the job engine, a name server
-and announcers, a second port for Redis' clients on each storage host, and which ports of this machine lead to
-what. Faults of the spec happen at their times.
+Owns what `birdhouse up` adds to a run: the gateway's doors for HTTP and CoAP, a name server and announcers, a
+second port for Redis' clients on each storage host, and which ports of this machine lead to what. Faults of
+the spec happen at their times.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from kv.redis.binding import NAME as REDIS
 from kv.redis.binding import PORT as REDIS_PORT
 from kv.redis.binding import Listener, redis_port
 from topologies.experiment import Experiment, build_plan, joined
-from topologies.jobs import engine
 from underlay.errors import InputError
 from underlay.plan import BindingPlan, DevicePlan, Plan
 
@@ -68,8 +67,6 @@ def lasting_plan(experiment: Experiment) -> Plan:
         door = http_door(place=Place(spec.name, topology.network, roles))
         added[topology.sink].append(DevicePlan(bindings=(door,)))
         plan = _with_coap_door(plan, topology.sink)
-        for device, more in engine(topology, experiment.tier).items():
-            added[device].append(more)
     served = Served(
         mqtt=dict.fromkeys(_running(plan, MQTT), MQTT_PORT),
         coap=dict.fromkeys(_running(plan, COAP), COAP_PORT),

@@ -18,11 +18,13 @@ from edge.sensor import SensorConfig, Sensors
 from edge.sink import Sink
 from gateway.destinations.disk import files_binding
 from gateway.gateway import Gateway, GatewayConfig
+from gateway.mapreduce.job import JobSource
 from gateway.messages import NODE as GATEWAY
 from kv.client import Client
 from kv.tiers import Tier, tier
 from topologies.architectures import ARCHITECTURES, VARIANTS, deploy_of
 from topologies.architectures.options import Options
+from topologies.jobs import engine, job_of
 from topologies.profiles import unknown
 from topologies.spec import Spec
 from topologies.timeline import timeline
@@ -52,6 +54,8 @@ class Experiment(msgspec.Struct, frozen=True, dict=True):
     options: Options
     topology: Topology
     faults: tuple[TimedFault, ...]
+    jobs: tuple[tuple[float, JobSource], ...] = ()
+    """What is submitted to the storage tier's workers, and when."""
     unending: bool = False
     """Kept up until somebody ends it: sensors go on for ever, and nothing is read back."""
 
@@ -118,7 +122,8 @@ def build_experiment(
     topology = topology or build_topology(spec, folder)
     architecture, options = options_of(spec, name)
     faults = timeline(spec, topology)
-    experiment = Experiment(spec, name, architecture, options, topology, faults)
+    jobs = tuple((spec.submitted_s(job), job_of(job, f"job[{n}]", folder)) for n, job in enumerate(spec.job))
+    experiment = Experiment(spec, name, architecture, options, topology, faults, jobs)
     if not experiment.sources:
         raise InputError("no device has a sensor", key="sensor")
     if any(device == topology.sink for device in experiment.sources):
@@ -155,6 +160,9 @@ def build_plan(experiment: Experiment) -> Plan:
     devices = {
         name: joined(deployed.devices.get(name), common.get(name), tiers.get(name)) for name in topology.roles
     }
+    if experiment.tier is not None and (experiment.jobs or experiment.unending):
+        for device, more in engine(topology, experiment.tier, experiment.jobs).items():
+            devices[device] = joined(devices[device], more)
     _check_programs(devices)
     return Plan(
         seed=spec.seed,

@@ -154,7 +154,7 @@ def draw(outcome: Outcome, path: Path) -> None:
     check_plot(path)
     from topologies.reporting.job_chart import job_figure
 
-    figure = job_figure(outcome.name, outcome.result)
+    figure = job_figure(outcome.name, outcome.result.table(), outcome.result.window_s)
     if figure is None:
         raise InputError(f"{outcome.name} came to no numbers that could be drawn", file=path)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)

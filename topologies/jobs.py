@@ -1,16 +1,21 @@
-"""The job engine in an experiment: on which devices it runs, and how far they are from each other."""
+"""The job engine in an experiment: what it is given to do, on which devices it runs, how far apart."""
 
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 from gateway.mapreduce.coordinator import CoordinatorConfig
 from gateway.mapreduce.deployment import jobs_plan
-from gateway.mapreduce.job import JobSource
+from gateway.mapreduce.errors import JobFailed
+from gateway.mapreduce.job import JobSource, load
+from gateway.mapreduce.jobs import ready_made
 from kv.client import Client
 from kv.tiers import Tier
 from topologies.graph import hops_from
+from topologies.spec import JobSettings
 from topologies.topology import Topology
+from underlay.errors import InputError
 from underlay.network import Network
 from underlay.node import Context
 from underlay.plan import DevicePlan
@@ -32,6 +37,29 @@ def engine(
         hops={host: _hops(topology.network, host) for host in hosts},
         config=CoordinatorConfig((), scheduled=scheduled),
     )
+
+
+def job_of(settings: JobSettings, key: str, folder: Path) -> JobSource:
+    """The job that a spec names. Raises InputError with that key.
+
+    Args:
+        folder: where relative file names start.
+    """
+    try:
+        if settings.job.endswith(".py"):
+            path = folder / settings.job
+            source = JobSource(
+                path.stem, path.name, path.read_text(encoding="utf-8"), dict(settings.parameters)
+            )
+        else:
+            source = ready_made(settings.job, dict(settings.parameters))
+        load(source)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        raise InputError(f"cannot read {settings.job}: {reason}", key=f"{key}.job") from error
+    except JobFailed as error:
+        raise InputError(str(error), key=f"{key}.job") from error
+    return source
 
 
 def _hops(network: Network, device: str) -> dict[str, int]:

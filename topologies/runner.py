@@ -16,6 +16,7 @@ import msgspec
 from topologies.experiment import Experiment, build_plan
 from topologies.fabrics import run_plan
 from topologies.feasibility import warnings_of
+from topologies.job_results import collect
 from topologies.manifest import Chosen, Manifest, Verdict, device_infos, link_infos
 from topologies.metrics import summarize
 from topologies.spec_file import to_toml
@@ -51,6 +52,8 @@ def run_experiment(
     manifest = manifest_of(experiment, chosen, _verdict(folder, chosen), command, notes)
     msgspec.structs.replace(manifest, ports=plan.ports()).write(folder)
     summarize(folder)
+    if experiment.jobs:
+        collect(folder)
     if experiment.spec.pcap:
         _analyse_captures(folder, chosen, say)
 

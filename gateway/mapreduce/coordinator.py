@@ -11,6 +11,7 @@ parts are final. Source: OSDI 2004, §3.2, §3.3 (master data structures, atomic
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +21,7 @@ from typing import ClassVar
 import msgspec
 
 from gateway.mapreduce.errors import JobFailed
-from gateway.mapreduce.events import AttemptEnded, JobEnded, JobSubmitted, WorkerLost
+from gateway.mapreduce.events import AttemptEnded, JobEnded, JobRows, JobSubmitted, WorkerLost
 from gateway.mapreduce.inputs import Split, StoreSplit, split_files
 from gateway.mapreduce.isolation import drop_rights
 from gateway.mapreduce.job import JobSource, load
@@ -206,7 +207,7 @@ class Coordinator(Node):
                 if id_ in self._jobs and self._jobs[id_].runs:
                     self._plan_moved(ctx, self._jobs[id_], self._jobs[id_].work.maps[number])
             case ("scheduled", int(number)):
-                self._load(ctx, "", Submit(0, self._config.scheduled[number][1]))
+                self._load(ctx, "", Submit(0, self._config.scheduled[number][1], trace=True))
             case _:
                 if self._client is not None:
                     self._client.on_timer(ctx, timer)
@@ -262,6 +263,7 @@ class Coordinator(Node):
             bad_records_max=loaded.bad_records_max,
             deadline_s=loaded.deadline_s,
             slots=loaded.slots,
+            trace=submit.trace,
         )
         job = self._jobs[id_] = JobRun(log)
         ctx.emit(JobSubmitted(id_, submit.source.name))
@@ -516,8 +518,9 @@ class Coordinator(Node):
     def _end(self, ctx: Context, job: JobRun, state: str, problem: str) -> None:
         job.end(state, problem, ctx.now)
         self._save(ctx, job)
-        told = job.state(ctx.now)
-        ctx.emit(_ended(told))
+        ctx.emit(_ended(job.state(ctx.now)))
+        if state == "done" and job.log.trace:
+            self._trace_rows(ctx, job)
         for worker, seat in self._seats.items():
             if seat.alive:
                 ctx.send(worker, Forget(job.id))
@@ -530,6 +533,20 @@ class Coordinator(Node):
             del self._jobs[old.id]
             ctx.store.delete(_PREFIX + old.id.encode())
             self._remove_result(ctx, old)
+
+    def _trace_rows(self, ctx: Context, job: JobRun) -> None:
+        """What a job that nobody asked for came to, for whoever reads the trace."""
+        assert self._client is not None
+        for part, done in sorted(job.commits.items()):
+            for chunk in range(done.chunks):
+
+                def read(ctx: Context, reply: Reply, part: int = part, chunk: int = chunk) -> None:
+                    value = None if reply.outcome is None else reply.outcome.value
+                    if isinstance(value, bytes):
+                        ctx.emit(JobRows(job.id, part, chunk, b64encode(value).decode()))
+
+                key = result_key(job.id, part, done.attempt.number, chunk)
+                self._client.call(ctx, (b"GET", key), read)
 
     def _remove_leavings(self, ctx: Context, job: JobRun) -> None:
         """What attempts wrote that are not the final ones; nobody waits for it."""
@@ -594,6 +611,8 @@ def _ended(told: JobState) -> JobEnded:
         name=told.name,
         state=told.state,
         problem=told.problem,
+        key_names=told.key_names,
+        window_s=told.window_s,
         seconds=told.seconds,
         maps=told.maps,
         local_maps=told.local_maps,

@@ -28,6 +28,15 @@ class WorkerLost(Event, frozen=True, tag="worker-lost"):
     why: str
 
 
+class JobRows(Event, frozen=True, tag="job-rows"):
+    """A piece of the result of a job that the run itself submitted, in base64 (`gateway.mapreduce.runs`)."""
+
+    job: str
+    part: int
+    chunk: int
+    data: str
+
+
 class JobEnded(Event, frozen=True, tag="job-ended"):
     """A job is over. Bytes are of encoded observations and pairs, without what carries them."""
 
@@ -35,6 +44,8 @@ class JobEnded(Event, frozen=True, tag="job-ended"):
     name: str
     state: str
     problem: str
+    key_names: tuple[str, ...]
+    window_s: float
     seconds: float
     maps: int
     local_maps: int

@@ -247,6 +247,8 @@ class Submit(Message, frozen=True, array_like=True, tag=320):
     source: JobSource
     paths: tuple[str, ...] = ()
     """Files to read instead of the store; every worker has them under these names."""
+    trace: bool = False
+    """Write what it comes to into the trace."""
 
 
 class AskJobs(Message, frozen=True, array_like=True, tag=321):

@@ -58,6 +58,7 @@ class JobLog(msgspec.Struct, frozen=True, array_like=True):
     deadline_s: float
     slots: tuple[tuple[int, int], ...] = ((0, SLOTS - 1),)
     """Where its records can be."""
+    trace: bool = False
     splits: tuple[Split, ...] = ()
     commits: tuple[Commit, ...] = ()
     summary: dict[str, Any] = {}

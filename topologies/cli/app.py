@@ -209,6 +209,7 @@ def compare(
         for table in comparison_tables(comparison):
             console().print(table)
         _print_protocols([run.folder for run in comparison.runs])
+        _print_jobs([(run.folder, run.summary.run.architecture) for run in comparison.runs])
     else:
         console().print(survival_table(comparison.survivability()))
     _point_to(comparison.folder)
@@ -318,6 +319,14 @@ def _print_protocols(folders: Sequence[Path]) -> None:
     found = {name: analysis for name, analysis in analyses.items() if analysis is not None}
     if found:
         console().print(protocols(found))
+
+
+def _print_jobs(runs: Sequence[tuple[Path, str]]) -> None:
+    """What the jobs of these runs came to, if there were any."""
+    from topologies.cli.job_tables import print_run_jobs
+    from topologies.job_results import read_jobs
+
+    print_run_jobs([(folder, name, read_jobs(folder)) for folder, name in runs])
 
 
 def _say(text: str) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,9 +16,12 @@ from rich.table import Table as RichTable
 
 from gateway.mapreduce.messages import JobState, TaskState
 from topologies.cli.tables import console, print_json, rows_table
+from topologies.job_results import JobResult, file_name
 from topologies.job_runs import JobPlan, Outcome
+from topologies.reporting.jobs import job_cells
 
 Told = Callable[[JobState], None]
+ROWS_OF_A_RUN = 12
 
 
 @contextmanager
@@ -143,6 +147,45 @@ def print_plan(plan: JobPlan, *, as_json: bool) -> None:
     ]
     if splits:
         console().print(rows_table(splits))
+
+
+def print_run_jobs(runs: Sequence[tuple[Path, str, Sequence[JobResult]]]) -> None:
+    """Jobs of experiments: how each went in every run, and the first rows of one of them."""
+    names = dict.fromkeys(job.name for _, _, found in runs for job in found)
+    heads = (
+        "records",
+        "rows",
+        "read",
+        "from other hosts",
+        "between workers",
+        "result",
+        "saved",
+        "maps",
+        "took",
+    )
+    for name in names:
+        told = [
+            (folder, run, n, job)
+            for folder, run, found in runs
+            for n, job in enumerate(found)
+            if job.name == name
+        ]
+        rows = [{"": run, **dict(zip(heads, job_cells(job), strict=True))} for _, run, _, job in told]
+        table = rows_table(rows)
+        table.title = f"job {name}, over what the storage tier held, on its hosts"
+        console().print(table)
+        shown = next((each for each in told if each[3].table.rows), None)
+        if shown is not None:
+            folder, run, n, job = shown
+            found = next(found for where, _, found in runs if where == folder)
+            columns = job.table.columns
+            first = rows_table(
+                dict(zip(columns, map(_cell, row), strict=True)) for row in job.table.rows[:ROWS_OF_A_RUN]
+            )
+            more = len(job.table.rows) - ROWS_OF_A_RUN
+            first.title = f"{name} in {run}" + (f", {more} more rows in its CSV" if more > 0 else "")
+            console().print(first)
+            print(f"plot: {folder / file_name(found, n, '.svg')}")
 
 
 # ---------------------------------------------------------------------------------------------------- helpers

@@ -11,7 +11,7 @@ from datetime import datetime
 from re import split
 from typing import TYPE_CHECKING, Any
 
-from gateway.mapreduce.results import Result, Table
+from gateway.mapreduce.results import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,9 +24,12 @@ BARS_MAX = 30
 _INK, _MUTED, _GRID = "#333333", "#8a8a8a", "#e4e4e4"
 
 
-def job_figure(name: str, result: Result) -> Figure | None:
-    """The figure; None where the result has no numbers to draw."""
-    table = result.table()
+def job_figure(name: str, table: Table, window_s: float) -> Figure | None:
+    """The figure; None where the result has no numbers to draw.
+
+    Args:
+        window_s: where it is not 0, the key's last column is a time.
+    """
     column = _drawn(table)
     if column is None or not table.rows:
         return None
@@ -34,7 +37,7 @@ def job_figure(name: str, result: Result) -> Figure | None:
 
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    left_out = (_lines if result.window_s else _bars)(axes, table, column)
+    left_out = (_lines if window_s else _bars)(axes, table, column)
     by = ", ".join(table.columns[: table.keys])
     title = f"{name}: {table.columns[column]} by {by}" + (f"  ({left_out})" if left_out else "")
     axes.set_title(title, loc="left", color=_INK, fontsize=11, fontweight="bold")
