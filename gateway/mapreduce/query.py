@@ -17,7 +17,7 @@ from gateway.mapreduce.inputs import Selection
 from gateway.mapreduce.job import REDUCES, Job
 from gateway.mapreduce.keys import Key
 from gateway.mapreduce.operators import Column, Combiner, Grouping, Mapper, Reducer
-from underlay.aggregates import Aggregate
+from underlay.aggregates import Aggregate, Count
 from underlay.aggregates.windows import Windows
 
 Getter = Callable[[Any], Any]
@@ -107,7 +107,7 @@ class Observations:
         return Job(of_some, reducer, combiner, source=self.selection, **options)
 
     def _column(self, name: str, given: Any) -> Column:
-        value = self._value
+        value = _one if isinstance(given, Count) else self._value
         if isinstance(given, tuple) and len(given) == 2:
             value, given = _getter(given[0]), given[1]
         if isinstance(given, type) or not isinstance(given, Aggregate):
@@ -137,6 +137,11 @@ def _getter(part: str | Getter) -> Getter:
 
 
 _ATTRIBUTES = ("device", "kind", "sequence", "t_event", "t_gen", "value", "text", "file", "offset")
+
+
+def _one(_: Any) -> int:
+    """What is counted where a column only counts: records, whether they have a value or not."""
+    return 1
 
 
 def _key_of(getters: list[Getter]) -> Callable[[Any], tuple[Key, ...]]:

@@ -76,14 +76,15 @@ class Table(msgspec.Struct, frozen=True):
 
 
 def table_of(key_names: tuple[str, ...], window_s: float, rows: list[tuple[Any, Any]]) -> Table:
-    """Keys and rows as a table: a row that is a dict of plain names gives a column for each."""
-    names: dict[str, None] = {}
-    for _, row in rows:
-        names.update(dict.fromkeys(row if _is_record(row) else ("value",)))
+    """Keys and rows as a table: a row that is a dict of names gives a column for each, and so does a value in
+    it that is one (`numbers.missing`)."""
+    cells = [_flat(row) for _, row in rows]
+    names = list(dict.fromkeys(name for row in cells for name in row))
     expanded = [
-        (*_key_cells(key, len(key_names), window_s), *_row_cells(row, list(names))) for key, row in rows
+        (*_key_cells(key, len(key_names), window_s), *(row.get(name) for name in names))
+        for (key, _), row in zip(rows, cells, strict=True)
     ]
-    return Table((*key_names, *_expanded_names(rows, list(names))), tuple(expanded), len(key_names))
+    return Table((*key_names, *names), tuple(expanded), len(key_names))
 
 
 # ---------------------------------------------------------------------------------------------------- helpers
@@ -93,14 +94,16 @@ def _is_record(row: Any) -> bool:
     return isinstance(row, dict) and bool(row) and all(isinstance(name, str) for name in row)
 
 
-def _expanded_names(rows: list[tuple[Any, Any]], names: list[str]) -> list[str]:
-    return names
-
-
-def _row_cells(row: Any, names: list[str]) -> tuple[Any, ...]:
+def _flat(row: Any) -> dict[str, Any]:
     if not _is_record(row):
-        return tuple(row if name == "value" else None for name in names)
-    return tuple(row.get(name) for name in names)
+        return {"value": row}
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        if _is_record(value):
+            found.update({f"{name}.{inner}": each for inner, each in value.items()})
+        else:
+            found[name] = value
+    return found
 
 
 def _key_cells(key: Any, width: int, window_s: float) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ from re import split
 from typing import TYPE_CHECKING, Any
 
 from gateway.mapreduce.results import Table
+from topologies.reporting.palette import GRID, INK, MUTED
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +22,6 @@ SERIES_COLOURS = ("#2a78d6", "#e0762f", "#1d9a6c", "#a54bc0", "#c8a21c", "#d2435
 LINES_MAX = len(SERIES_COLOURS)
 """More than that are not told apart by colour: the others are grey, and say so."""
 BARS_MAX = 30
-_INK, _MUTED, _GRID = "#333333", "#8a8a8a", "#e4e4e4"
 
 
 def job_figure(name: str, table: Table, window_s: float) -> Figure | None:
@@ -40,10 +40,11 @@ def job_figure(name: str, table: Table, window_s: float) -> Figure | None:
     left_out = (_lines if window_s else _bars)(axes, table, column)
     by = ", ".join(table.columns[: table.keys])
     title = f"{name}: {table.columns[column]} by {by}" + (f"  ({left_out})" if left_out else "")
-    axes.set_title(title, loc="left", color=_INK, fontsize=11, fontweight="bold")
+    axes.set_title(title, loc="left", color=INK, fontsize=11, fontweight="bold")
+    axes.xaxis.offsetText.set(color=MUTED, fontsize=8.5)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_GRID)
-    axes.tick_params(colors=_MUTED, labelsize=8.5, length=0)
+    axes.spines[["left", "bottom"]].set_color(GRID)
+    axes.tick_params(colors=MUTED, labelsize=8.5, length=0)
     return figure
 
 
@@ -73,7 +74,7 @@ def _lines(axes: Axes, table: Table, column: int) -> str:
         times = [time for time, _ in points]
         values = [row[column] for _, row in points]
         told = n < LINES_MAX
-        colour = SERIES_COLOURS[n] if told else _GRID
+        colour = SERIES_COLOURS[n] if told else GRID
         marker = "o" if len(points) < 40 else ""
         axes.plot(
             times, values, color=colour, linewidth=1.8, marker=marker, markersize=3, zorder=3 if told else 1
@@ -84,7 +85,7 @@ def _lines(axes: Axes, table: Table, column: int) -> str:
             low, high = ([row[table.columns.index(name)] for _, row in points] for name in ("min", "max"))
             axes.fill_between(times, low, high, color=colour, alpha=0.15, linewidth=0)
     _label(axes, ends)
-    axes.grid(axis="y", color=_GRID, linewidth=0.8)
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.margins(x=0.02)
     locator = AutoDateLocator()  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
@@ -125,7 +126,7 @@ def _bars(axes: Axes, table: Table, column: int) -> str:
             (value, at),
             xytext=(4, 0),
             textcoords="offset points",
-            color=_INK,
+            color=INK,
             fontsize=8.5,
             va="center",
         )

@@ -11,6 +11,7 @@ import msgspec
 
 from topologies.job_results import JobResult
 from topologies.metrics.comparison import seconds, size
+from topologies.reporting.palette import Palette
 
 Jobs = Sequence[tuple[str, Sequence[JobResult]]]
 """Of each run, its architecture and its jobs."""
@@ -119,13 +120,15 @@ def _svg(job: JobResult) -> str:
         return ""
     text = io.StringIO()
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": f"job-{job.name}"}):
-        figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        figure.savefig(
+            text,
+            format="svg",
+            transparent=True,
+            metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")),
+        )
     drawing = text.getvalue()
     drawing = drawing[drawing.index("<svg") :]
     drawing = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>job-{job.name}-", drawing)
-    return re.sub(
-        r'(<svg[^>]*?) width="[^"]*"',
-        r"\1",
-        re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", drawing, count=1),
-        count=1,
-    )
+    for side in ("height", "width"):  # the page's affair
+        drawing = re.sub(rf'(<svg[^>]*?) {side}="[^"]*"', r"\1", drawing, count=1)
+    return Palette(()).resolve(drawing)

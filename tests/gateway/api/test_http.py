@@ -170,7 +170,10 @@ def test_what_is_not_there_is_said(client: httpx.Client) -> None:
         response = client.get(address)
         assert response.status_code == 404, address
         assert response.json()["problem"]
-    assert client.post("/api/v1/jobs").status_code == 501
+    assert client.post("/api/v1/jobs").status_code == 400
+    unknown = client.post("/api/v1/jobs", json={"name": "hourli"})
+    assert unknown.status_code == 422
+    assert unknown.json()["problem"] == "there is no ready-made job 'hourli' (did you mean hourly?)"
     assert client.get("/api/v1/network").status_code == 503
     assert client.post("/api/v1/faults", json={"fault": "crash", "device": "a"}).status_code == 503
     assert client.post("/api/v1/faults", json={"fault": "explode"}).status_code == 400
