@@ -1,7 +1,7 @@
 """On how many mornings was it freezing at each birdhouse? A job file of one's own.
 
-    birdhouse job run examples/jobs/frost.py --set below=-2     # on the network that is up
-    birdhouse job run examples/jobs/frost.py --input readings.csv
+birdhouse job run examples/jobs/frost.py --set below=-2     # on the network that is up
+birdhouse job run examples/jobs/frost.py --input readings.csv
 """
 
 from gateway.mapreduce import Count, Job, Min, Observations

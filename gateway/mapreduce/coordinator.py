@@ -72,6 +72,8 @@ _PREFIX = b"job:"
 _TICK: Timer = "tick"
 _PLAN_AGAIN_S = 0.5
 _PLANS_MAX = 40
+_AGAIN_S = 0.2
+"""So long after its stream has ended a worker is told again."""
 _ASSIGN_AGAIN_S = 3.0
 """A worker that does not name an attempt among what it is doing for so long has not heard of it."""
 
@@ -200,6 +202,8 @@ class Coordinator(Node):
             case "tick":
                 self._ticking = False
                 self._tick(ctx)
+            case ("again", str(worker)):
+                self._order_again(ctx, worker)
             case ("plan", str(id_)):
                 if id_ in self._jobs and self._jobs[id_].log.state == "planning":
                     self._plan(ctx, self._jobs[id_])
@@ -213,6 +217,8 @@ class Coordinator(Node):
                     self._client.on_timer(ctx, timer)
 
     def on_peer_down(self, ctx: Context, peer: Address) -> None:
+        if peer in self._seats:
+            ctx.set_timer(("again", peer), _AGAIN_S)
         if self._client is not None:
             self._client.on_peer_down(ctx, peer)
 
@@ -400,6 +406,16 @@ class Coordinator(Node):
                     run.told_s = ctx.now
                 elif ctx.now - run.told_s > _ASSIGN_AGAIN_S:
                     self._order(ctx, job, task, run)
+
+    def _order_again(self, ctx: Context, worker: Address) -> None:
+        """What it was told last may not have arrived."""
+        if not self._seats[worker].alive:
+            return
+        for job in self._jobs.values():
+            for task in (*job.work.maps, *job.work.reduces) if job.runs else ():
+                for run in task.runs:
+                    if run.worker == worker:
+                        self._order(ctx, job, task, run)
 
     def _lose(self, ctx: Context, worker: Address, why: str) -> None:
         seat = self._seats[worker]

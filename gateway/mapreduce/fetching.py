@@ -18,6 +18,7 @@ AT_A_TIME = 4
 TRY_S = 5.0
 """For one piece; slow links bear 48 KiB in this time from 80 kbit/s on."""
 TRIES_MAX = 3
+RESETS_MAX = 5
 
 
 @dataclass
@@ -27,6 +28,7 @@ class _Fetch:
     """Of the question that is under way; 0: none yet."""
     offset: int = 0
     tries: int = 0
+    resets: int = 0
 
 
 class Fetcher:
@@ -56,6 +58,8 @@ class Fetcher:
         self._here: dict[int, str] = {}
         """Names of runs that are complete here, by map."""
         self._fetches: dict[int, _Fetch] = {}
+        self.missing: dict[int, Place] = {}
+        """Places from which nothing came, while no other is known; by map."""
 
     def has(self, maps: int) -> bool:
         """Whether it has its part of so many maps."""
@@ -72,6 +76,7 @@ class Fetcher:
             if place.task in self._here:
                 continue  # every attempt at a map gives the same run
             self._known[place.task] = place
+            self.missing.pop(place.task, None)
             fetch = self._fetches.get(place.task)
             if fetch is not None and fetch.place.attempt != place.attempt:
                 self._abandon(ctx, fetch)
@@ -102,7 +107,7 @@ class Fetcher:
         if piece.size_bytes < 0:
             self._give_up(ctx, fetch)
             return
-        fetch.tries = 0
+        fetch.tries = fetch.resets = 0
         self._scratch.append(self._name(task), piece.data)
         fetch.offset += len(piece.data)
         self.fetched_bytes += len(piece.data)
@@ -126,7 +131,15 @@ class Fetcher:
             self._ask(ctx, fetch)
 
     def on_peer_down(self, ctx: Context, peer: Address) -> None:
-        """What was asked of it will not be answered; it is asked again when the time for the answer is up."""
+        """What was asked of it may not be answered: it is asked again. One that was restarted ends the first
+        connection to it."""
+        for fetch in [each for each in self._fetches.values() if each.place.worker == peer]:
+            ctx.cancel_timer(("piece", fetch.number))
+            fetch.resets += 1
+            if fetch.resets == RESETS_MAX:
+                self._give_up(ctx, fetch)
+            else:
+                self._ask(ctx, fetch)
 
     def stop(self, ctx: Context) -> None:
         """Nothing of it is wanted."""
@@ -142,6 +155,7 @@ class Fetcher:
 
     def _give_up(self, ctx: Context, fetch: _Fetch) -> None:
         self._known.pop(fetch.place.task, None)
+        self.missing[fetch.place.task] = fetch.place
         self._abandon(ctx, fetch)
         self._cannot(ctx, fetch.place)
         self.go_on(ctx)

@@ -68,6 +68,9 @@ LANES = 4
 WRITE_DEADLINE_S = 30.0
 _HERE: Timer = "here"
 _AGAIN_S = 2.0
+_AGAIN: Timer = "again"
+_SOON_S = 0.2
+"""Where the stream to the coordinator has ended."""
 
 
 class WorkerConfig(msgspec.Struct, frozen=True):
@@ -91,6 +94,8 @@ class _Task:
     attempt: Attempt
     order: DoMap | DoReduce
     began_s: float
+    said_s: float
+    """When the coordinator was asked last for what it needs."""
     reader: Reader | None = None
     fetcher: Fetcher | None = None
     watermark: Watermark | None = None
@@ -182,6 +187,8 @@ class Worker(Node):
         match timer:
             case "here":
                 self._here(ctx)
+            case "again":
+                self._say_again(ctx, 0.0)
             case ("piece", int(number)):
                 fetcher = self._numbers.pop(number, None)
                 if fetcher is not None:
@@ -196,6 +203,11 @@ class Worker(Node):
                     self._client.on_timer(ctx, timer)
 
     def on_peer_down(self, ctx: Context, peer: Address) -> None:
+        if peer == self._config.boss and self._scratch is not None:
+            ctx.set_timer(_AGAIN, _SOON_S)
+        for task in list(self._tasks.values()):
+            if task.fetcher is not None:
+                task.fetcher.on_peer_down(ctx, peer)
         if self._client is not None:
             self._client.on_peer_down(ctx, peer)
 
@@ -205,11 +217,25 @@ class Worker(Node):
     def _here(self, ctx: Context) -> None:
         progress = tuple((attempt, self._progress(task)) for attempt, task in self._tasks.items())
         ctx.send(self._config.boss, Here(self._life, self._boss_life, progress))
-        for attempt, (said_s, report) in list(self._reports.items()):
-            if ctx.now - said_s >= _AGAIN_S:
-                self._reports[attempt] = (ctx.now, report)
-                ctx.send(self._config.boss, report)
+        self._say_again(ctx, _AGAIN_S)
         ctx.set_timer(_HERE, self._config.here_s)
+
+    def _say_again(self, ctx: Context, after_s: float) -> None:
+        """What the coordinator has not answered for so long may have been lost."""
+        boss = self._config.boss
+        for attempt, (said_s, report) in list(self._reports.items()):
+            if ctx.now - said_s >= after_s:
+                self._reports[attempt] = (ctx.now, report)
+                ctx.send(boss, report)
+        for task in self._tasks.values():
+            if ctx.now - task.said_s < after_s:
+                continue
+            task.said_s = ctx.now
+            if self._jobs.get(task.attempt.job) is None:
+                ctx.send(boss, AskJob(task.attempt.job))
+            elif task.fetcher is not None:
+                for place in task.fetcher.missing.values():
+                    ctx.send(boss, CannotFetch(task.attempt, place))
 
     def _on_welcome(self, ctx: Context, boss: int) -> None:
         """A coordinator that does not know what is here: what is under way has no place in its books."""
@@ -229,12 +255,14 @@ class Worker(Node):
     def _on_order(self, ctx: Context, order: DoMap | DoReduce) -> None:
         attempt = order.attempt
         if attempt in self._tasks:
+            if isinstance(order, DoReduce):
+                self._on_places(ctx, attempt, order.places)
             return
         if attempt in self._done or attempt in self._reports:
             if attempt in self._done:
                 self._report(ctx, self._done[attempt])
             return
-        task = self._tasks[attempt] = _Task(attempt, order, ctx.now)
+        task = self._tasks[attempt] = _Task(attempt, order, ctx.now, ctx.now)
         ctx.set_timer(("deadline", attempt), order.deadline_s)
         source = self._jobs.get(attempt.job)
         if source is None:
