@@ -32,7 +32,7 @@ def broken_promise(job: Any, records: Iterator[AnyRecord], file: str) -> str:
         file: the job's, for the line of an error.
     """
     operator = job.does
-    sample = list(islice(records, SAMPLE_RECORDS))
+    sample = islice(records, SAMPLE_RECORDS)
     if isinstance(operator, Grouping):
         return _of_aggregates(operator, sample)
     if isinstance(operator, Functions) and operator.combiner is not None:
@@ -40,24 +40,25 @@ def broken_promise(job: Any, records: Iterator[AnyRecord], file: str) -> str:
     return ""
 
 
-def _of_aggregates(grouping: Grouping, sample: list[AnyRecord]) -> str:
-    for column in grouping.columns:
-        values = []
-        for record in sample:
+def _of_aggregates(grouping: Grouping, sample: Iterator[AnyRecord]) -> str:
+    values: list[list[Any]] = [[] for _ in grouping.columns]
+    for record in sample:
+        for column, seen in zip(grouping.columns, values, strict=True):
             try:
                 value = column.value(record)
                 if value is not None:
                     column.aggregate.add(column.aggregate.zero(), value)
-                    values.append(value)
+                    seen.append(value)
             except Exception:  # a bad record, which is the mapping's affair
                 continue
-        found = violations(column.aggregate, values, SEED) if values else []
+    for column, seen in zip(grouping.columns, values, strict=True):
+        found = violations(column.aggregate, seen, SEED) if seen else []
         if found:
             return f"the column {column.name} cannot be combined: {found[0]}"
     return ""
 
 
-def _of_combiner(functions: Functions, sample: list[AnyRecord], file: str) -> str:
+def _of_combiner(functions: Functions, sample: Iterator[AnyRecord], file: str) -> str:
     collector = Functions(functions.mapper, functions.reducer).collector()
     for record in sample:
         try:

@@ -302,8 +302,18 @@ class _Mapping:
                 yield _stored(file, selection)
 
     def _checked(self) -> str:
+        """What promise is broken. A record that ends the process does so here already, and is known by its
+        number as in the task itself."""
+        order, tell = self._order, self._tell
+
+        def harmless(records: Iterator[AnyRecord]) -> Iterator[AnyRecord]:
+            for index, record in enumerate(records):
+                tell(index)
+                if index not in order.suspects and index not in order.skip:
+                    yield record
+
         with self._opened() as records:
-            return broken_promise(self._job, records, self._order.job.file)
+            return broken_promise(self._job, harmless(records), order.job.file)
 
     def _spill(self, collector: Collector) -> None:
         prefix = f"{self._order.output}.s{len(self._spills)}"
