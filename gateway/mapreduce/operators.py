@@ -214,6 +214,8 @@ class Grouping:
         columns: what to make of the records of a key.
         where: which records count; None: all.
         windows: of `t_event`; the start becomes the key's last part. None: no windows.
+        plain_key: the record's attributes that the key is made of, if it is nothing else.
+        plain_values: whether every column is of `record.value`, or of records as such.
     """
 
     combines = True
@@ -224,11 +226,15 @@ class Grouping:
         columns: Sequence[Column],
         where: Callable[[Any], bool] | None = None,
         windows: Windows | None = None,
+        plain_key: tuple[str, ...] | None = None,
+        plain_values: bool = False,
     ) -> None:
         self.key = key
         self.columns = tuple(columns)
         self.where = where
         self.windows = windows
+        self.plain_key = plain_key
+        self.plain_values = plain_values
 
     def collector(self) -> Collector:
         return _States(self)

@@ -44,14 +44,16 @@ class Observations:
         self.selection = Selection(kind, device, _time(since, -inf), _time(until, inf))
         self._keys: tuple[tuple[str, Getter], ...] = ()
         self._where: Getter | None = None
-        self._value: Getter = attrgetter("value")
+        self._value: Getter = _VALUE
+        self._plain_key = True
         self._windows: Windows | None = None
 
     def key(self, *parts: str | Getter, **named: str | Getter) -> Observations:
         """Group by these: names of a record's attributes or fields, or functions of a record."""
         unnamed = [(part if isinstance(part, str) else part.__name__, part) for part in parts]
         found = [(name, _getter(part)) for name, part in (*unnamed, *named.items())]
-        return self._with(_keys=(*self._keys, *found))
+        plain = self._plain_key and not named and all(part in _ATTRIBUTES for part in parts)
+        return self._with(_keys=(*self._keys, *found), _plain_key=plain)
 
     def where(self, test: Callable[[Any], bool]) -> Observations:
         """Only records for which this holds, and what was said before."""
@@ -84,8 +86,14 @@ class Observations:
             raise TypeError("aggregate() needs at least one column, such as mean=Mean()")
         getters = [getter for _, getter in self._keys]
         names = tuple(name for name, _ in self._keys)
+        made = [self._column(*each) for each in columns.items()]
         grouping = Grouping(
-            _key_of(getters), [self._column(*each) for each in columns.items()], self._where, self._windows
+            _key_of(getters),
+            made,
+            self._where,
+            self._windows,
+            plain_key=names if self._plain_key else None,
+            plain_values=all(column.value in (_VALUE, _one) for column in made),
         )
         return Job(
             operator=grouping,
@@ -127,6 +135,8 @@ def _getter(part: str | Getter) -> Getter:
         if not callable(part):
             raise TypeError(f"{part!r} is neither the name of a field nor a function")
         return part
+    if part == "value":
+        return _VALUE
     if part in _ATTRIBUTES:
         return attrgetter(part)
 
@@ -136,6 +146,7 @@ def _getter(part: str | Getter) -> Getter:
     return field
 
 
+_VALUE = attrgetter("value")
 _ATTRIBUTES = ("device", "kind", "sequence", "t_event", "t_gen", "value", "text", "file", "offset")
 
 

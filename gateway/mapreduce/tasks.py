@@ -19,14 +19,14 @@ from typing import BinaryIO
 
 import msgspec
 
-from gateway.mapreduce import keys
+from gateway.mapreduce import columns, keys
 from gateway.mapreduce.check import broken_promise
 from gateway.mapreduce.counting import Counters
 from gateway.mapreduce.errors import JobFailed, told
 from gateway.mapreduce.inputs import FileSplit, Selection, records_of, records_of_file
 from gateway.mapreduce.isolation import limit_memory
 from gateway.mapreduce.job import Job, JobSource, load
-from gateway.mapreduce.operators import Blame, Collector, Operator, combined
+from gateway.mapreduce.operators import Blame, Collector, Grouping, Operator, combined
 from gateway.mapreduce.progress import reporting
 from gateway.mapreduce.records import AnyRecord
 from gateway.mapreduce.runs import FAN_IN_MAX, Pair, grouped, merged, read_run, write_run
@@ -208,6 +208,9 @@ class _Mapping:
                 return Mapped(
                     self._order.output, failure=f"job {self._order.job.name}: {problem}", fatal=True
                 )
+        by_columns = self._by_columns()
+        if by_columns is not None:
+            return by_columns
         counters = Counters()
         collector = self._operator.collector()
         try:
@@ -247,6 +250,22 @@ class _Mapping:
             self._bad_count,
             spills=max(0, len(self._spills) - 1),
         )
+
+    def _by_columns(self) -> Mapped | None:
+        """The whole task at once, where job and file allow it; None: row by row."""
+        order, operator = self._order, self._operator
+        if not isinstance(order.given, FileSplit) or not isinstance(operator, Grouping):
+            return None
+        if not order.given.path.endswith(".csv") or order.suspects or order.skip:
+            return None
+        if order.given.size > order.budget_bytes or not columns.allows(operator):
+            return None
+        try:
+            pairs, records, watermark_s = columns.pairs_of(order.given, self._job.source, operator)
+        except columns.NotPlain:
+            return None
+        _, sizes, written = self._write(iter(pairs), order.output)
+        return Mapped(order.output, sizes, written, records, watermark_s)
 
     def _take_all(self, records: Iterator[AnyRecord], collector: Collector, counters: Counters) -> None:
         order, tell, budget_bytes = self._order, self._tell, self._order.budget_bytes
