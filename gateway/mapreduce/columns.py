@@ -13,6 +13,7 @@ import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ Bytes = NDArray[np.uint8]
 Places = NDArray[np.int64]
 
 CHUNK_BYTES = 8 << 20
+SAMPLE_ROWS = 4096
 DIGITS_MAX = 15
 """More than that do not fit a double exactly."""
 NAME_BYTES_MAX = 16
@@ -120,8 +122,10 @@ def _grouped(
     code = np.zeros(len(values), np.int64)
     for part, size in zip(parts, sizes, strict=True):
         code = code * size + part
+    if prod(sizes) <= 1 << 16:
+        code = code.astype(np.uint16)  # which are sorted by radix
     order = np.argsort(code, kind="stable")
-    code = code[order]
+    code = code[order].astype(np.int64)
     starts = np.flatnonzero(np.diff(code, prepend=-1))
     grouped = Grouped(values[order], starts)
     columns = [states_of(column.aggregate, grouped) or [] for column in grouping.columns]
@@ -239,18 +243,31 @@ def _names(data: Bytes, begins: Places, ends: Places) -> Names:
             cell = np.where(k < lengths, padded[begins + k], 0).astype(np.uint64)
             word = word << np.uint64(8) | cell
         words.append(word << np.uint64(8 * max(0, first + 8 - longest)) if longest < first + 8 else word)
-    if len(words) == 1:
-        different, codes = np.unique(words[0], return_inverse=True)
-        table: list[tuple[int, ...]] = [(int(word),) for word in different]
-    else:
-        both = np.stack(words, axis=1)
-        rows, codes = np.unique(both, axis=0, return_inverse=True)
-        table = [tuple(int(word) for word in row) for row in rows]
+    found = [_codes(word) for word in words]
+    codes = found[0][1]
+    table: list[tuple[int, ...]] = [(int(word),) for word in found[0][0]]
+    for different, more in found[1:]:
+        pairs = codes * len(different) + more
+        present = np.flatnonzero(np.bincount(pairs, minlength=len(table) * len(different)))
+        table = [(*table[pair // len(different)], int(different[pair % len(different)])) for pair in present]
+        codes = np.searchsorted(present, pairs)
     try:
         names = [b"".join(word.to_bytes(8, "big") for word in row).rstrip(b"\0").decode() for row in table]
     except UnicodeDecodeError as error:
         raise NotPlain from error
-    return Names(names, codes.reshape(-1).astype(np.int64))
+    return Names(names, codes.astype(np.int64))
+
+
+def _codes(words: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
+    """The different ones in order, and the place of each: there are few, and the first rows have most of
+    them, so that few have to be sorted."""
+    different = np.unique(words[:SAMPLE_ROWS])
+    codes = np.minimum(np.searchsorted(different, words), len(different) - 1)
+    unknown = different[codes] != words
+    if unknown.any():
+        different = np.unique(np.append(different, np.unique(words[unknown])))
+        codes = np.searchsorted(different, words)
+    return different, codes
 
 
 def _numbers(data: Bytes, begins: Places, ends: Places) -> NDArray[np.float64]:

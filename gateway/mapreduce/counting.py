@@ -31,10 +31,11 @@ class Counters:
 
     def __init__(self) -> None:
         self.totals: dict[str, int] = {}
-        self._now: dict[str, int] = {}
+        self.now: dict[str, int] = {}
+        """Since it was kept or discarded last."""
 
     def __enter__(self) -> Counters:
-        self._token = _staged.set(self._now)
+        self._token = _staged.set(self.now)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -42,14 +43,14 @@ class Counters:
 
     def keep(self) -> None:
         """What was counted since counts."""
-        if self._now:
-            for name, by in self._now.items():
+        if self.now:
+            for name, by in self.now.items():
                 self.totals[name] = self.totals.get(name, 0) + by
-            self._now.clear()
+            self.now.clear()
 
     def discard(self) -> None:
         """What was counted since does not."""
-        self._now.clear()
+        self.now.clear()
 
 
 def added(*given: dict[str, int]) -> dict[str, int]:

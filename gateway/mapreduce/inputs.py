@@ -31,6 +31,7 @@ from gateway.mapreduce.records import AnyRecord, Line, Record, Row
 from kv.slots import SLOTS, slot_of
 from underlay.node import Address
 
+BLOCK_BYTES = 1 << 18
 SPLIT_BYTES = 16 << 20
 """Of a file that is read by several workers, unless somebody says otherwise."""
 
@@ -177,27 +178,22 @@ def _lines(file: BinaryIO, split: FileSplit) -> Iterator[tuple[int, bytes]]:
 
 def _csv_rows(file: BinaryIO, split: FileSplit) -> Iterator[Record]:
     header = _csv_header(file, split)
-    sequence_at, t_gen_at = (header.index(name) if name in header else -1 for name in ("sequence", "t_gen"))
-    device_at, kind_at, t_event_at = (header.index(name) for name in ("device", "kind", "t_event"))
-    payload_at = header.index("payload") if "payload" in header else -1
-    others = [
-        (name, at)
-        for at, name in enumerate(header)
-        if at not in (device_at, kind_at, t_event_at, sequence_at, t_gen_at)
-    ]
+    places = {name: header.index(name) for name in header}
+    device_at, kind_at, t_event_at = places["device"], places["kind"], places["t_event"]
+    sequence_at, t_gen_at = places.get("sequence", -1), places.get("t_gen", -1)
+    payload_at = places.get("payload", -1)
+    fixed = (device_at, kind_at, t_event_at, sequence_at, t_gen_at)
+    others = [(name, at) for at, name in enumerate(header) if at not in fixed]
     width = len(header)
-    first = True
     numbered = split.start
-    for offset, line in _lines(file, split):
-        if first and split.start == 0:
-            first = False
-            continue
-        text = line.decode(errors="replace").rstrip("\r\n")
-        cells = next(csv.reader([text])) if '"' in text else text.split(",")
-        if not cells or cells == [""]:
-            continue
-        try:
+    offset = split.start
+    line = ""
+    try:
+        for offset, line in _text_lines(file, split):  # noqa: B007 - an error names the line
+            cells = line.split(",") if '"' not in line else next(csv.reader([line]))
             if len(cells) != width:
+                if cells == [""]:
+                    continue
                 raise ValueError(f"{len(cells)} columns, and the header has {width}")
             numbered += 1
             sequence = int(cells[sequence_at]) if sequence_at >= 0 else numbered
@@ -210,8 +206,21 @@ def _csv_rows(file: BinaryIO, split: FileSplit) -> Iterator[Record]:
             else:
                 fields = {name: _plain(cells[at]) for name, at in others}
                 yield Row(cells[device_at], sequence, cells[kind_at], t_event, t_gen, fields)
-        except (ValueError, msgspec.DecodeError) as error:
-            raise JobFailed(f"{split.path}: the line at byte {offset} is no record: {error}") from error
+    except (ValueError, msgspec.DecodeError) as error:
+        raise JobFailed(f"{split.path}: the line at byte {offset} is no record: {error}") from error
+
+
+def _text_lines(file: BinaryIO, split: FileSplit) -> Iterator[tuple[int, str]]:
+    """Each line but the file's first, without its end, and its offset."""
+    at = split.start
+    file.seek(max(0, at - 1))
+    at += len(file.readline()) - (1 if at else 0)
+    while at < split.end and (lines := file.readlines(min(BLOCK_BYTES, split.end - at))):
+        for line in lines:
+            if at >= split.end:
+                break
+            yield at, line.decode(errors="replace").rstrip("\r\n")
+            at += len(line)
 
 
 def _csv_header(file: BinaryIO, split: FileSplit) -> list[str]:

@@ -25,6 +25,8 @@ from underlay.aggregates.windows import Windows
 
 VALUE_BYTES_MAX = 48 * 1024
 """Of a packed value: pairs travel in messages."""
+PACKED_MAX = 100_000
+"""Keys that are remembered with their bytes."""
 PAIR_BYTES = 120
 """About what a pair takes in memory beside its key and value."""
 
@@ -163,25 +165,31 @@ class _Pairs:
         emitted = self._mapper(record)
         if emitted is None:
             return
-        pack, packed = keys.pack, self._packed
+        packed, encode = self._packed, _encode
         fresh = []
         size_bytes = 0
         for key, value in emitted:
             try:
-                key_data = packed.get(key)
-            except TypeError:
-                raise keys.BadKey(
-                    f"{_short(key)} is no key: a key is a text, a number, bytes, or a tuple of them"
-                ) from None
-            if key_data is None:
-                if len(packed) >= 100_000:
-                    packed.clear()
-                key_data = packed[key] = pack(key)
-            data = pack_value(value)
+                key_data = packed[key]
+            except (KeyError, TypeError):
+                key_data = self._pack_new(key)
+            try:
+                data = encode(value)
+            except Exception:
+                data = pack_value(value)
+            if len(data) > VALUE_BYTES_MAX:
+                pack_value(value)
             fresh.append((key_data, data))
             size_bytes += len(data) + len(key_data) + PAIR_BYTES
         self._pairs += fresh
         self.size_bytes += size_bytes
+
+    def _pack_new(self, key: Key) -> bytes:
+        data = keys.pack(key)
+        if len(self._packed) >= PACKED_MAX:
+            self._packed.clear()
+        self._packed[key] = data
+        return data
 
     def drain(self) -> Iterator[Pair]:
         pairs, self._pairs, self.size_bytes = self._pairs, [], 0
@@ -301,7 +309,7 @@ class _States:
         if grouping.windows is None:
             self._add(key, values)
         else:
-            for start in grouping.windows.starts(record.t_event):  # type: ignore[union-attr]
+            for start in grouping.windows.starts(record.t_event):
                 self._add((*key, start), values)
 
     def drain(self) -> Iterator[Pair]:

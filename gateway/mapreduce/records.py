@@ -6,6 +6,7 @@ Owns the two types and nothing of where they come from (`inputs`).
 from __future__ import annotations
 
 from functools import cached_property
+from math import inf
 from typing import Any
 
 from edge.observation import Observation
@@ -71,8 +72,17 @@ class Row(Record):
     def __init__(
         self, device: str, sequence: int, kind: str, t_event: float, t_gen: float, fields: dict[str, Any]
     ) -> None:
-        super().__init__(device, sequence, kind, t_event, t_gen, b"")
-        self.fields = fields
+        # All that is there, at once: there are millions of them, and a cached property is not cheap.
+        self.__dict__ = {
+            "device": device,
+            "sequence": sequence,
+            "kind": kind,
+            "t_event": t_event,
+            "t_gen": t_gen,
+            "payload": b"",
+            "fields": fields,
+            "value": next(iter(fields.values()), None),
+        }
 
 
 class Line:
@@ -85,6 +95,8 @@ class Line:
     """
 
     __slots__ = ("file", "offset", "text")
+    t_event = -inf
+    """It has no time."""
 
     def __init__(self, text: str, file: str, offset: int) -> None:
         self.text = text

@@ -12,7 +12,7 @@ time (`skip`). Source: OSDI 2004, §3.1, §4.6 (skipping bad records).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, MutableSequence
 from contextlib import ExitStack, contextmanager
 from math import inf
 from typing import BinaryIO
@@ -120,8 +120,8 @@ def map_task(order: MapOrder, scratch: Scratch) -> Mapped:
         scratch.enter()
         job = load(order.job)
         _limit(job, scratch)
-        with reporting(scratch.path(f"{order.output}.progress")) as tell:
-            return _Mapping(order, job, scratch, tell).run()
+        with reporting(scratch.path(f"{order.output}.progress")) as now_at:
+            return _Mapping(order, job, scratch, now_at).run()
     except JobFailed as error:
         return Mapped(order.output, failure=str(error), fatal=True)
     except Blame as error:
@@ -141,14 +141,14 @@ def reduce_task(order: ReduceOrder, scratch: Scratch) -> Reduced:
         def finished() -> Iterator[Pair]:
             nonlocal rows
             for key, values in grouped(merged_runs(scratch, order.inputs, f"{order.output}.m", operator)):
-                tell(rows)
+                now_at[0] = rows
                 for row in operator.finish(key, values, order.watermark_s):
                     yield key, row
                     rows += 1
                 counters.keep()
 
         with (
-            reporting(scratch.path(f"{order.output}.progress")) as tell,
+            reporting(scratch.path(f"{order.output}.progress")) as now_at,
             counters,
             scratch.writing(order.output) as file,
         ):
@@ -187,12 +187,12 @@ def merged_runs(scratch: Scratch, names: Iterable[str], temporary: str, operator
 class _Mapping:
     """One attempt at a map task."""
 
-    def __init__(self, order: MapOrder, job: Job, scratch: Scratch, tell: Callable[[int], None]) -> None:
+    def __init__(self, order: MapOrder, job: Job, scratch: Scratch, now_at: MutableSequence[int]) -> None:
         self._order = order
         self._job = job
         self._operator = job.does
         self._scratch = scratch
-        self._tell = tell
+        self._now_at = now_at
         self._spills: list[tuple[str, ...]] = []
         self._records = 0
         self._watermark_s = -inf
@@ -268,17 +268,18 @@ class _Mapping:
         return Mapped(order.output, sizes, written, records, watermark_s)
 
     def _take_all(self, records: Iterator[AnyRecord], collector: Collector, counters: Counters) -> None:
-        order, tell, budget_bytes = self._order, self._tell, self._order.budget_bytes
-        take, keep = collector.take, counters.keep
+        order, now_at, budget_bytes = self._order, self._now_at, self._order.budget_bytes
+        take, keep, counted = collector.take, counters.keep, counters.now
+        special = order.skip | order.suspects
         watermark_s = -inf
         index = -1
         for index, record in enumerate(records):
-            tell(index)
-            if index in order.skip:
+            now_at[0] = index
+            if special and index in order.skip:
                 self._leave_out(Bad(index, str(record), f"the process died at the record {record}, twice"))
                 continue
             try:
-                if index in order.suspects:
+                if special and index in order.suspects:
                     self._operator.collector().take(record)  # before it touches what others have made
                     counters.discard()
                 take(record)
@@ -286,8 +287,9 @@ class _Mapping:
                 counters.discard()
                 self._on_bad(index, record, error)
                 continue
-            keep()
-            t_event = getattr(record, "t_event", -inf)
+            if counted:
+                keep()
+            t_event = record.t_event
             if t_event > watermark_s:
                 watermark_s = t_event
             if collector.size_bytes > budget_bytes and not self._failing:
@@ -323,11 +325,11 @@ class _Mapping:
     def _checked(self) -> str:
         """What promise is broken. A record that ends the process does so here already, and is known by its
         number as in the task itself."""
-        order, tell = self._order, self._tell
+        order, now_at = self._order, self._now_at
 
         def harmless(records: Iterator[AnyRecord]) -> Iterator[AnyRecord]:
             for index, record in enumerate(records):
-                tell(index)
+                now_at[0] = index
                 if index not in order.suspects and index not in order.skip:
                     yield record
 

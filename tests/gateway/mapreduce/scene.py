@@ -136,7 +136,7 @@ class Scene:
 
     Args:
         kind, hosts, groups: of the tier.
-        coordinator: its device; `gw` has nothing else.
+        ship: have no worker but on the coordinator's device, to which all records are shipped.
     """
 
     def __init__(
@@ -150,15 +150,17 @@ class Scene:
         config: CoordinatorConfig | None = None,
         worker: WorkerConfig | None = None,
         cpu: dict[str, float] | None = None,
+        ship: bool = False,
     ) -> None:
         self.hosts = [f"store{n}" for n in range(1, hosts + 1)]
         self.tier = tier(kind, self.hosts, groups)
         connect = partial(_client, self.tier.directory)
-        plans = jobs_plan("gw", self.hosts, connect, config=config, worker=worker)
+        workers = ["gw"] if ship else self.hosts
+        plans = jobs_plan("gw", workers, connect, config=config, worker=worker)
         nodes = self.tier.nodes()
         devices = {}
         for device in ("gw", *self.hosts):
-            own = plans[device]
+            own = plans.get(device, DevicePlan())
             more = (NodePlan("teller", partial(Teller, connect), 6900),) if device == "gw" else nodes[device]
             devices[device] = DevicePlan((*more, *own.nodes), own.bindings)
         names = list(devices)
