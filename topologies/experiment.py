@@ -19,12 +19,15 @@ from edge.sink import Sink
 from gateway.destinations.disk import files_binding
 from gateway.gateway import Gateway, GatewayConfig
 from gateway.mapreduce.job import JobSource
+from gateway.mapreduce.on_the_way import NAME as COMBINE
+from gateway.mapreduce.on_the_way import PORT as COMBINE_PORT
+from gateway.mapreduce.on_the_way import Combine
 from gateway.messages import NODE as GATEWAY
 from kv.client import Client
 from kv.tiers import Tier, tier
 from topologies.architectures import ARCHITECTURES, VARIANTS, deploy_of
 from topologies.architectures.options import Options
-from topologies.jobs import engine, job_of
+from topologies.jobs import engine, job_of, on_the_way
 from topologies.profiles import unknown
 from topologies.spec import Spec
 from topologies.timeline import timeline
@@ -178,14 +181,18 @@ def build_plan(experiment: Experiment) -> Plan:
 
 def _workload(experiment: Experiment) -> Mapping[str, DevicePlan]:
     """What runs on the devices whatever the architecture."""
-    topology = experiment.topology
+    spec, topology = experiment.spec, experiment.topology
     nodes: dict[str, list[NodePlan]] = {name: [] for name in topology.roles}
 
     def add(device: str, name: str, make: Callable[..., Node], *args: Any) -> None:
         nodes[device].append(NodePlan(name, partial(make, *args), PORTS[name]))
 
+    combining = on_the_way(spec, topology, experiment.jobs) if experiment.jobs else {}
+    for device, place in combining.items():
+        nodes[device].append(NodePlan(COMBINE, partial(Combine, place), COMBINE_PORT))
     for device, sensors in experiment.sources.items():
-        add(device, SENSORS, Sensors, sensors, experiment.architecture)
+        also = (COMBINE,) if device in combining else ()
+        add(device, SENSORS, Sensors, sensors, experiment.architecture, *also)
     if experiment.tier is None:
         add(topology.sink, SINK, Sink)
     else:

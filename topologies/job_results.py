@@ -6,16 +6,41 @@ Owns these files. What a job computes is its own, how it went is in the trace (`
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from gateway.mapreduce.inputs import Selection
+from gateway.mapreduce.on_the_way import NAME as COMBINE
+from gateway.mapreduce.records import Record
 from gateway.mapreduce.results import Result, Table
+from gateway.mapreduce.runs import frame, merged, pairs_of
 from underlay.trace import read_trace
 
 FILE = "jobs.json"
+
+
+class OnTheWay(msgspec.Struct, frozen=True):
+    """The same job, combined hop by hop on the way to the gateway."""
+
+    records: int
+    rows: int
+    digest: str
+    """Of the result's rows in the order of their keys; compare with `JobResult.rows_digest`."""
+    hop_bytes: int
+    """Of all batches, on each hop that they took."""
+    raw_hop_bytes: int
+    """Of the observations as they were made, on each hop to the gateway: shipping them takes no less."""
+    predicted_ratio: float
+    """K (key + s) / (N r): packed keys and states at the gateway over the observations they are of."""
+
+    @property
+    def ratio(self) -> float:
+        """Bytes combined over bytes shipped."""
+        return self.hop_bytes / self.raw_hop_bytes if self.raw_hop_bytes else 0.0
 
 
 class JobResult(msgspec.Struct, frozen=True):
@@ -42,7 +67,10 @@ class JobResult(msgspec.Struct, frozen=True):
     window_s: float
     digest: str
     """SHA-256 of the result's bytes, in hex; empty: there is none."""
+    rows_digest: str
+    """Of its rows in the order of their keys."""
     table: Table
+    on_the_way: OnTheWay | None = None
 
     @property
     def saved(self) -> float | None:
@@ -51,17 +79,31 @@ class JobResult(msgspec.Struct, frozen=True):
         return self.read_bytes / moved if moved else None
 
 
-def collect(folder: Path) -> tuple[JobResult, ...]:
-    """Read a run's trace and write its jobs' files; nothing is written where there were none."""
+def collect(
+    folder: Path, selections: Mapping[str, Selection] | None = None, levels: Mapping[str, int] | None = None
+) -> tuple[JobResult, ...]:
+    """Read a run's trace and write its jobs' files; nothing is written where there were none.
+
+    Args:
+        selections: of the jobs that were combined on the way too, by name.
+        levels: hops of each device to the gateway.
+    """
     ended: dict[str, dict[str, Any]] = {}
     chunks: dict[str, dict[tuple[int, int], bytes]] = {}
+    ways = {name: _Way(selection.takes(), levels or {}) for name, selection in (selections or {}).items()}
     for record in read_trace(folder / "trace.jsonl"):
-        if record["event"] == "job-ended":
-            ended[record["job"]] = record
-        elif record["event"] == "job-rows":
-            place = record["part"], record["chunk"]
-            chunks.setdefault(record["job"], {})[place] = b64decode(record["data"])
-    found = tuple(_result(fields, chunks.get(job, {})) for job, fields in ended.items())
+        match record["event"]:
+            case "job-ended":
+                ended[record["job"]] = record
+            case "job-rows":
+                place = record["part"], record["chunk"]
+                chunks.setdefault(record["job"], {})[place] = b64decode(record["data"])
+            case "generated" | "combined-rows" | "messages-sent":
+                for name, way in ways.items():
+                    way.see(name, record)
+    found = tuple(
+        _result(fields, chunks.get(job, {}), ways.get(fields["name"])) for job, fields in ended.items()
+    )
     if found:
         (folder / FILE).write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1))
     for n, each in enumerate(found):
@@ -92,7 +134,7 @@ def _draw(job: JobResult, path: Path) -> None:
         figure.savefig(path, metadata={"Date": None})
 
 
-def _result(fields: dict[str, Any], chunks: dict[tuple[int, int], bytes]) -> JobResult:
+def _result(fields: dict[str, Any], chunks: dict[tuple[int, int], bytes], way: _Way | None) -> JobResult:
     parts: dict[int, bytes] = {}
     for part, chunk in sorted(chunks):
         parts[part] = parts.get(part, b"") + chunks[part, chunk]
@@ -101,5 +143,52 @@ def _result(fields: dict[str, Any], chunks: dict[tuple[int, int], bytes]) -> Job
     return JobResult(
         **{name: value for name, value in fields.items() if name in JobResult.__struct_fields__},
         digest=result.digest if whole else "",
+        rows_digest=_rows_digest(result),
         table=result.table(),
+        on_the_way=None if way is None else way.told(),
     )
+
+
+class _Way:
+    """What the trace says of one job that was combined on the way."""
+
+    def __init__(self, takes: Callable[[Record], bool], levels: Mapping[str, int]) -> None:
+        self._takes = takes
+        self._levels = levels
+        self._raw_bytes = self._raw_hop_bytes = self._hop_bytes = self._records = self._states_bytes = 0
+        self._rows: dict[int, bytes] = {}
+        self._names: tuple[str, ...] = ()
+
+    def see(self, name: str, record: dict[str, Any]) -> None:
+        match record["event"]:
+            case "generated":
+                made = Record(record["device"], 0, record["kind"], record["t_event"], 0.0, b"")
+                if self._takes(made):
+                    self._raw_bytes += record["size_bytes"]
+                    self._raw_hop_bytes += record["size_bytes"] * self._levels.get(record["device"], 0)
+            case "messages-sent":
+                if record.get("node") == COMBINE and record["message"] == "Partial":
+                    self._hop_bytes += record["bytes"]  # a parent is one hop away
+            case "combined-rows" if record["name"] == name:
+                self._rows[record["chunk"]] = b64decode(record["data"])
+                self._records, self._states_bytes = record["records"], record["states_bytes"]
+                self._names = tuple(record["key_names"])
+
+    def told(self) -> OnTheWay | None:
+        if not self._rows:
+            return None
+        result = Result(self._names, 0.0, tuple(self._rows[n] for n in sorted(self._rows)))
+        return OnTheWay(
+            self._records,
+            sum(1 for _ in result.rows()),
+            _rows_digest(result),
+            self._hop_bytes,
+            self._raw_hop_bytes,
+            self._states_bytes / self._raw_bytes if self._raw_bytes else 0.0,
+        )
+
+
+def _rows_digest(result: Result) -> str:
+    """Of the same rows the same, however they are divided into parts."""
+    pairs = merged([pairs_of(part) for part in result.parts])
+    return sha256(b"".join(frame(key, row) for key, row in pairs)).hexdigest()

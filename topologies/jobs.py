@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from gateway.mapreduce.coordinator import CoordinatorConfig
@@ -10,15 +11,20 @@ from gateway.mapreduce.deployment import jobs_plan
 from gateway.mapreduce.errors import JobFailed
 from gateway.mapreduce.job import JobSource, load
 from gateway.mapreduce.jobs import ready_made
+from gateway.mapreduce.on_the_way import CombineConfig, combinable, tree
 from kv.client import Client
 from kv.tiers import Tier
 from topologies.graph import hops_from
-from topologies.spec import JobSettings
+from topologies.spec import JobSettings, Spec
 from topologies.topology import Topology
 from underlay.errors import InputError
 from underlay.network import Network
 from underlay.node import Context
 from underlay.plan import DevicePlan
+from underlay.routes import Router
+
+TOLD_BEFORE_END_S = 1.0
+"""What is combined on the way is looked at as late as can be: its last batches wait for their epoch."""
 
 
 def engine(
@@ -54,12 +60,39 @@ def job_of(settings: JobSettings, key: str, folder: Path) -> JobSource:
         else:
             source = ready_made(settings.job, dict(settings.parameters))
         load(source)
+        if settings.on_the_way:
+            combinable(source)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
         raise InputError(f"cannot read {settings.job}: {reason}", key=f"{key}.job") from error
     except JobFailed as error:
         raise InputError(str(error), key=f"{key}.job") from error
     return source
+
+
+def on_the_way(
+    spec: Spec, topology: Topology, jobs: tuple[tuple[float, JobSource], ...]
+) -> dict[str, CombineConfig]:
+    """Who combines what on the way to the gateway: every device whose route to it carries observations."""
+    told_s = spec.duration_s - TOLD_BEFORE_END_S
+    wanted = tuple(
+        (told_s, source) for (_, source), settings in zip(jobs, spec.job, strict=True) if settings.on_the_way
+    )
+    if not wanted:
+        return {}
+    sink = topology.sink
+    router = Router(topology.network)
+    parents = {sink: ""}
+    for device in topology.birdhouses:
+        parents.update(pairwise(router.path(device, sink) or [device]))
+    levels = tree(parents)
+    epoch_s = min(settings.epoch_s for settings in spec.job if settings.on_the_way)
+    deepest = max(levels.values())
+    slot_s = epoch_s / (2 * (deepest + 1))
+    return {
+        device: CombineConfig(wanted, parent, levels[device], deepest, epoch_s, slot_s)
+        for device, parent in parents.items()
+    }
 
 
 def _hops(network: Network, device: str) -> dict[str, int]:

@@ -219,6 +219,10 @@ class JobSettings(_Table, frozen=True, kw_only=True):
     """When it is submitted; by default soon after the last observation."""
     parameters: dict[str, str | int | float | bool] = {}
     """The job's own."""
+    on_the_way: bool = False
+    """Whether the same is computed a second time, combined hop by hop on the way to the gateway."""
+    epoch_s: PositiveSeconds = 5.0
+    """Between two batches of what is combined on the way."""
 
 
 class Variant(_Table, frozen=True, kw_only=True):

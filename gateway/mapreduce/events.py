@@ -37,6 +37,22 @@ class JobRows(Event, frozen=True, tag="job-rows"):
     data: str
 
 
+class CombinedRows(Event, frozen=True, tag="combined-rows"):
+    """What was combined on the way of a job, as of now at the gateway: a piece of its rows, in base64."""
+
+    job: int
+    """Its number among those that are combined."""
+    name: str
+    key_names: tuple[str, ...]
+    window_s: float
+    records: int
+    """Of which the rows are."""
+    states_bytes: int
+    """Of all keys and packed states at the gateway."""
+    chunk: int
+    data: str
+
+
 class JobEnded(Event, frozen=True, tag="job-ended"):
     """A job is over. Bytes are of encoded observations and pairs, without what carries them."""
 

@@ -162,6 +162,7 @@ def print_run_jobs(runs: Sequence[tuple[Path, str, Sequence[JobResult]]]) -> Non
         "saved",
         "maps",
         "took",
+        "on the way",
     )
     for name in names:
         told = [

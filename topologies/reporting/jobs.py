@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from topologies.job_results import JobResult
-from topologies.metrics.comparison import seconds, size
+from topologies.job_results import JobResult, OnTheWay
+from topologies.metrics.comparison import percent, seconds, size
 from topologies.reporting.palette import Palette
 
 Jobs = Sequence[tuple[str, Sequence[JobResult]]]
@@ -51,10 +51,10 @@ def job_sections(jobs: Jobs) -> list[JobSection]:
 
 
 def job_cells(job: JobResult) -> list[str]:
-    """Records, rows, what was read, what moved, how much less, maps, time."""
+    """Records, rows, what was read, what moved, how much less, maps, time, what combining on the way took."""
     if job.state != "done":
-        return [job.state, "", "", "", "", "", "", "", ""]
-    saved = job.saved
+        return [job.state, *[""] * 9]
+    saved, way = job.saved, job.on_the_way
     return [
         str(job.records),
         str(job.rows),
@@ -65,6 +65,7 @@ def job_cells(job: JobResult) -> list[str]:
         "–" if saved is None else f"{saved:.1f}×",
         f"{job.local_maps} of {job.maps} local",
         seconds(job.seconds),
+        "" if way is None else f"{size(way.hop_bytes)} of {size(way.raw_hop_bytes)}",
     ]
 
 
@@ -104,9 +105,23 @@ def _told(found: list[tuple[str, JobResult]]) -> str:
         if len(answers) == 1
         else "Answers differ with what was stored."
     )
+    ways = [job.on_the_way for _, job in found if job.on_the_way is not None]
+    way = _told_on_the_way(found, ways) if ways else ""
     return (
-        f"{same} “Saved” is how many times fewer bytes went from host to host than the records have, which "
+        f"{same}{way} “Saved” is how many times fewer bytes went from host to host than the records have, "
         "is what shipping them would have cost."
+    )
+
+
+def _told_on_the_way(found: list[tuple[str, JobResult]], ways: list[OnTheWay]) -> str:
+    equal = sum(job.on_the_way is not None and job.on_the_way.digest == job.rows_digest for _, job in found)
+    measured = sum(way.ratio for way in ways) / len(ways)
+    predicted = sum(way.predicted_ratio for way in ways) / len(ways)
+    return (
+        " “On the way” is the same job merged hop by hop to the gateway, in bytes over all hops, beside what "
+        f"shipping every observation there takes at least: {percent(measured)} of it. The rule K(key + s) / "
+        f"(N r) says {percent(predicted)}, were all combined at once; each epoch begins anew. Its answer "
+        f"was the storage hosts’ in {equal} of {len(ways)} runs; the others had lost observations."
     )
 
 
