@@ -104,8 +104,8 @@ def combinable(source: JobSource) -> Grouping:
         raise JobFailed(f"job {source.name}: only aggregates are combined on the way, no own functions")
     if operator.plain_key is None or not operator.plain_values or operator.where is not None:
         raise JobFailed(
-            f"job {source.name}: on the way only attributes as they are (device, kind, ...) and the reading's "
-            "value can be used, no functions"
+            f"job {source.name}: on the way only attributes as they are (device, kind, ...) and the "
+            "reading's value can be used, no functions"
         )
     return operator
 
