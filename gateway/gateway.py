@@ -12,7 +12,6 @@ what is known of a device in `registry`; `inquiry` answers the doors' questions.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from zlib import crc32
 
@@ -26,13 +25,16 @@ from gateway.credibility import Limits, problem_of
 from gateway.dead_letters import DeadLetters
 from gateway.destinations.files import Files, FilesWritten
 from gateway.destinations.store import to_store
-from gateway.events import DeadLettered, Delivered, RoutedElsewhere, SpoolFull
+from gateway.events import DeadLettered, Delivered, GaveWay, RoutedElsewhere, SpoolFull
 from gateway.inquiry import Inquiry
+from gateway.lane import Entry
+from gateway.lobby import Lobby
 from gateway.messages import Ask, DeadLetter, Judged, Offered, Unreadable, Verdict
 from gateway.registry import Registry
-from gateway.routing.routes import DROP, STORE
-from gateway.routing.routing import Routing
-from gateway.spool import END, PREFIX, Bounds, Entry, Spool
+from gateway.routing.routes import DROP, STORE, UNMATCHED, Route
+from gateway.routing.routing import Routing, type_of
+from gateway.routing.tally import Tally
+from gateway.spool import END, PREFIX, Bounds, Refusal, Spool
 from gateway.writer import Write, Writer
 from kv.client import Client
 from kv.messages import CLIENT_MESSAGES
@@ -41,10 +43,7 @@ from underlay.node import Address, Context, Node, Timer
 
 LANES = 32
 """Writes under way at a time."""
-LOBBY_MAX = 256
-"""Observations that were turned away and are taken when there is room."""
-RETRY_AFTER_S = 1.0
-"""What a door is told to tell its clients while the spool is full."""
+_LOBBY: Timer = "lobby"
 _READ_BACK: Timer = "read-back"
 
 
@@ -83,15 +82,19 @@ class Gateway(Node):
         self._config = config or GatewayConfig()
         self._client = connect(LANES)
         self._table = self._config.routing.table
+        self._tally = Tally([route.name for route in self._table.all], UNMATCHED)
         self._files = Files()
-        self._writers = {STORE: self._writer(STORE, to_store(self._client))}
-        for name in self._config.routing.destination:
-            self._writers[name] = self._writer(name, self._files.write_to(name))
+        self._writers = {STORE: self._writer(STORE, STORE, to_store(self._client))}
+        for name, destination in self._config.routing.destination.items():
+            self._writers[name] = self._writer(name, type_of(destination), self._files.write_to(name))
+        self._paces = {writer.pace: writer for writer in self._writers.values()}
         self._files.writers = self._writers
         self._registry = Registry()
         self._dead = DeadLetters()
-        self._inquiry = Inquiry(self._client, self._registry, self._writers, self._dead)
-        self._lobby: deque[tuple[Address, Observation]] = deque()
+        self._inquiry = Inquiry(
+            self._client, self._registry, self._writers, self._dead, self._table, self._tally
+        )
+        self._lobby = Lobby()
         self._stored: dict[bytes, tuple[str, int]] = {}
         """For the audit, if there is to be one: by key, id and checksum of what the tier has acknowledged."""
 
@@ -127,6 +130,10 @@ class Gateway(Node):
     def on_timer(self, ctx: Context, timer: Timer) -> None:
         if timer == _READ_BACK:
             Audit(self._client, self._stored, LANES).go_on(ctx)
+        elif timer == _LOBBY:
+            self._call_in(ctx)
+        elif timer in self._paces:
+            self._paces[timer].go_on(ctx)
         elif not self._files.on_timer(ctx, timer):
             self._client.on_timer(ctx, timer)
 
@@ -137,14 +144,19 @@ class Gateway(Node):
 
     def _on_observed(self, ctx: Context, sender: Address, observation: Observation) -> None:
         """A dissemination hands one over: it hears `Kept`, now or when there is room, or nothing."""
-        verdict = self._take(ctx, sender.rpartition("/")[2], observation)
-        if verdict.outcome == "busy":
-            ctx.emit(SpoolFull(verdict.id, sum(each.spool.size_bytes for each in self._writers.values())))
-            if len(self._lobby) < LOBBY_MAX:
-                self._lobby.append((sender, observation))
+        id_ = str(observation.id)
+        if self._lobby.has(observation.id.device):  # what came before it is before it
+            verdict = Verdict(id_, "busy")
+        else:
+            verdict = self._take(ctx, sender.rpartition("/")[2], observation)
+        if verdict.outcome != "busy":
+            ctx.when_durable(_Safe(sender, Kept(id_)))
+            self._go_on(ctx)
             return
-        ctx.when_durable(_Safe(sender, Kept(verdict.id)))
-        self._go_on(ctx)
+        ctx.emit(SpoolFull(id_, sum(each.spool.size_bytes for each in self._writers.values())))
+        if not len(self._lobby):
+            ctx.set_timer(_LOBBY, verdict.retry_after_s)
+        self._lobby.enter(sender, observation)
 
     def _take(self, ctx: Context, door: str, observation: Observation) -> Verdict:
         """Judge one, and write down what follows."""
@@ -158,21 +170,39 @@ class Gateway(Node):
         if self._registry.has(observation) or any(key in each.spool for each in self._writers.values()):
             self._registry.repeated(device, ctx.now)
             return Verdict(id_, "duplicate")
-        names = self._destinations(ctx, observation, len(data))
-        writers = [self._writers[name] for name in names if name != DROP]
-        for writer in writers:
-            refusal = writer.spool.refusal(device, len(data))
-            if refusal:
-                return Verdict(id_, "busy", refusal, RETRY_AFTER_S)
-        for writer in writers:
-            writer.spool.add(ctx.store, observation, data, ctx.now)
-        if STORE not in names:
-            ctx.emit(RoutedElsewhere(id_, names))
+        routes = self._routes(ctx, observation, len(data))
+        refused = self._refusal(ctx, routes, device, len(data))
+        if refused:
+            name, refusal = refused
+            self._tally.of(name).refused += 1
+            return Verdict(id_, "busy", refusal.reason, refusal.retry_after_s)
+        for route in routes:
+            self._tally.of(route.name).matched += 1
+            if route.to != DROP:
+                self._spool(ctx, route, observation, data)
+        if all(route.to != STORE for route in routes):
+            ctx.emit(RoutedElsewhere(id_, tuple(route.to for route in routes)))
         self._registry.kept(observation, len(data), ctx.now)
         return Verdict(id_, "kept")
 
-    def _destinations(self, ctx: Context, observation: Observation, size_bytes: int) -> tuple[str, ...]:
+    def _routes(self, ctx: Context, observation: Observation, size_bytes: int) -> tuple[Route, ...]:
         return self._table.match(observation, size_bytes, ctx.now - observation.t_gen)
+
+    def _refusal(
+        self, ctx: Context, routes: tuple[Route, ...], device: str, size_bytes: int
+    ) -> tuple[str, Refusal] | None:
+        """The first route by which there is no room, and why; it has to have room by all of them."""
+        for route in routes:
+            if route.to != DROP:
+                refusal = self._writers[route.to].spool.refusal(device, size_bytes, ctx.now, route.name)
+                if refusal:
+                    return route.name, refusal
+        return None
+
+    def _spool(self, ctx: Context, route: Route, observation: Observation, data: bytes) -> None:
+        for entry in self._writers[route.to].spool.add(ctx.store, observation, data, ctx.now, route.name):
+            self._tally.of(entry.route).dropped += 1
+            ctx.emit(GaveWay(entry.id, entry.route, route.to))
 
     def _go_on(self, ctx: Context) -> None:
         for writer in self._writers.values():
@@ -184,20 +214,21 @@ class Gateway(Node):
 
     # ------------------------------------------------------------------------------------- what writing tells
 
-    def _writer(self, name: str, write: Write) -> Writer:
+    def _writer(self, name: str, kind: str, write: Write) -> Writer:
         def written(ctx: Context, entry: Entry, data: bytes) -> None:
+            self._tally.of(entry.route).written += 1
             if name == STORE:
                 self._on_stored(ctx, entry, data)
             else:
                 ctx.emit(Delivered(entry.id, name))
-            self._call_in(ctx)
 
         def given_up(ctx: Context, entry: Entry, data: bytes, reason: str) -> None:
+            self._tally.of(entry.route).dead_lettered += 1
             self._registry.refused(entry.device, ctx.now)
             self._bury(ctx, DeadLetter(ctx.now, name, entry.id, reason, data))
-            self._call_in(ctx)
 
-        return Writer(Spool(self._config.bounds, name), LANES, write, written, given_up)
+        spool = Spool(self._config.bounds, name, [route for route in self._table.all if route.to == name])
+        return Writer(name, kind, spool, LANES, write, written, given_up, self._call_in)
 
     def _on_stored(self, ctx: Context, entry: Entry, data: bytes) -> None:
         if self._config.read_back_at_s is not None:
@@ -214,13 +245,18 @@ class Gateway(Node):
                 store.add(ctx.store, Observation.decode(data), data, ctx.now)
 
     def _call_in(self, ctx: Context) -> None:
-        """There is room again: those who wait for it come in their order, as far as it goes."""
-        for _ in range(len(self._lobby)):
-            sender, observation = self._lobby[0]
-            size_bytes = len(observation.encode())
-            names = self._destinations(ctx, observation, size_bytes)
-            spools = [self._writers[name].spool for name in names if name != DROP]
-            if any(spool.refusal(observation.id.device, size_bytes) for spool in spools):
-                return
-            self._lobby.popleft()
-            self._on_observed(ctx, sender, observation)
+        """There may be room again: those who wait for it come, as far as it goes."""
+        waits = []
+        for sender, observation in self._lobby.round():
+            device, size_bytes = observation.id.device, len(observation.encode())
+            routes = self._routes(ctx, observation, size_bytes)
+            found = self._refusal(ctx, routes, device, size_bytes)
+            if found:
+                waits.append(found[1].retry_after_s)
+            else:
+                self._lobby.leave(device)
+                verdict = self._take(ctx, sender.rpartition("/")[2], observation)
+                ctx.when_durable(_Safe(sender, Kept(verdict.id)))
+        if waits:
+            ctx.set_timer(_LOBBY, min(waits))
+        self._go_on(ctx)

@@ -95,7 +95,11 @@ class Fetch(Question, frozen=True, array_like=True, tag=True):
 
 
 class RouteStates(Question, frozen=True, array_like=True, tag=True):
-    """A tuple of `RouteState`: the store's, those of the user's destinations, and `dead-letter`."""
+    """A tuple of `RouteState`: the user's in their order, and `unmatched`."""
+
+
+class DestinationStates(Question, frozen=True, array_like=True, tag=True):
+    """A tuple of `DestinationState`: the store, those of the user's, and `dead-letter`."""
 
 
 class StorageState(Question, frozen=True, array_like=True, tag=True):
@@ -108,7 +112,7 @@ class DeadLetters(Question, frozen=True, array_like=True, tag=True):
     limit: int = 100
 
 
-AnyQuestion = Devices | Stretch | Fetch | RouteStates | StorageState | DeadLetters
+AnyQuestion = Devices | Stretch | Fetch | RouteStates | DestinationStates | StorageState | DeadLetters
 
 
 class Ask(Message, frozen=True, array_like=True, tag=4):
@@ -172,14 +176,36 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class RouteState(msgspec.Struct, frozen=True):
-    """A destination and its counters since the gateway's process started, but for what waits."""
+    """A route and its counters since the gateway's process started, but for what waits.
+
+    An observation counts for the first route that takes it to a destination.
+    """
 
     name: str
     to: str
+    matched: int
+    """Acknowledged, for this route's destination; to `drop`, that is the end of it."""
+    written: int
+    """The destination has it durably."""
+    waiting: int
+    dropped: int
+    """Acknowledged and given up for newer ones, as `drop-oldest` asks for."""
+    dead_lettered: int
+    """The destination will never take it."""
+    refused: int
+    """Answered with `busy` because of this route: its rate, its share, or no room for it."""
+    priority: int = 0
+    overflow: str = "spool"
+    rate_limit_per_s: float | None = None
+
+
+class DestinationState(msgspec.Struct, frozen=True):
+    """A destination and its counters since the gateway's process started, but for what waits."""
+
+    name: str
+    type: str
     taken: int
     delivered: int
-    dropped: int
-    """Given up by its overflow policy."""
     failures: int
     """Attempts that failed; each is made again."""
     waiting: int

@@ -6,7 +6,7 @@ is asked for again by the node after a while; the binding recognises what it has
 
 from __future__ import annotations
 
-from gateway.spool import Entry
+from gateway.lane import Entry
 from gateway.writer import Finish, Write, Writer
 from underlay.messages import Message
 from underlay.node import Context, Timer

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import msgspec
 
-from gateway.routing.routes import DROP, STORE, Route, Table
+from gateway.routing.routes import DROP, STORE, UNMATCHED, Route, Table
 from underlay.errors import InputError, nearest
+
+RESERVED = (STORE, DROP)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z", re.ASCII)
 
 
 class Lines(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="lines", tag_field="type"):
@@ -47,14 +51,24 @@ class Routing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
             key: where this is in the user's file.
         """
         for name in self.destination:
-            if name in (STORE, DROP) or not name.replace("-", "").replace("_", "").isalnum():
+            if name in RESERVED or not _NAME.match(name):
                 raise InputError(
                     f"{name!r} cannot be a destination's name",
                     key=f"{key}.destination",
-                    hint="letters, digits",
+                    hint=f"letters, digits, - and _, beside {', '.join(RESERVED)}",
                 )
+        names: dict[str, None] = {}
         for number, route in enumerate(self.route):
-            self._check_name(route.to, f"{key}.route[{number}].to")
+            at = f"{key}.route[{number}]"
+            self._check_name(route.to, f"{at}.to")
+            _check_terms(route, at)
+            if route.name and (route.name in names or route.name == UNMATCHED or not _NAME.match(route.name)):
+                raise InputError(
+                    f"{route.name!r} cannot be this route's name",
+                    key=f"{at}.name",
+                    hint=f"one of its own, of letters, digits, - and _, beside {UNMATCHED}",
+                )
+            names[route.name] = None
         self._check_name(self.unmatched, f"{key}.unmatched")
         for later, earlier in self.table.shadowed():
             raise InputError(
@@ -72,3 +86,32 @@ class Routing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
                 key=key,
                 hint=f"did you mean {near!r}?" if near else ", ".join(known),
             )
+
+
+def type_of(destination: Destination) -> str:
+    """As the user writes it: `lines`."""
+    return str(destination.__struct_config__.tag)
+
+
+def _check_terms(route: Route, key: str) -> None:
+    """What a route says of rate and room has to mean something."""
+    given = {
+        "rate_limit_per_s": route.rate_limit_per_s is not None,
+        "rate_burst": route.rate_burst is not None,
+        "priority": route.priority != 0,
+        "overflow": route.overflow != "spool",
+        "spool_max_observations": route.spool_max_observations is not None,
+    }
+    for term, there in given.items():
+        if there and route.to == DROP:
+            raise InputError(f"nothing waits for {DROP!r}", key=f"{key}.{term}", hint="leave it out")
+    if route.rate_burst is not None and route.rate_limit_per_s is None:
+        raise InputError(
+            "a burst is of a rate", key=f"{key}.rate_burst", hint="give rate_limit_per_s, or leave it out"
+        )
+    if route.overflow == "drop-oldest" and route.spool_max_observations is None:
+        raise InputError(
+            "is missing: how many may wait before the oldest gives way",
+            key=f"{key}.spool_max_observations",
+            hint="for example 1000; an observation that gives way was acknowledged and is lost",
+        )

@@ -71,6 +71,20 @@ def test_what_is_no_observation_is_one_line(spec: Path) -> None:
         ),
         (('type = "lines"', 'type = "line"'), "gateway.destination.alarms", "line"),
         (('kind = "sharded"\nhosts = 3', ""), "gateway", "storage tier"),
+        (
+            ('to = "alarms"', 'to = "alarms"\noverflow = "drop-oldest"'),
+            "gateway.route[0].spool_max_observations",
+            "for example 1000",
+        ),
+        (
+            ('to = "alarms"', 'to = "alarms"\noverflow = "drop-old"'),
+            "gateway.route[0].overflow",
+            "did you mean 'drop-oldest'",
+        ),
+        (('to = "alarms"', 'to = "drop"\npriority = 3'), "gateway.route[0].priority", "nothing waits"),
+        (('to = "alarms"', 'to = "alarms"\nrate_burst = 3'), "gateway.route[0].rate_burst", "of a rate"),
+        (('to = "alarms"', 'to = "alarms"\nrate_limit_per_s = 0'), "route[0].rate_limit_per_s", "> 0"),
+        (('to = "alarms"', 'to = "alarms"\nname = "unmatched"'), "gateway.route[0].name", "of its own"),
     ],
 )
 def test_routes_that_mean_nothing_are_an_error(
