@@ -13,6 +13,7 @@ what is known of a device in `registry`; `inquiry` answers the doors' questions.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from zlib import crc32
 
 import msgspec
@@ -23,7 +24,7 @@ from edge.sink import Kept
 from gateway.audit import Audit
 from gateway.credibility import Limits, problem_of
 from gateway.dead_letters import DeadLetters
-from gateway.destinations.files import Files, FilesWritten
+from gateway.destinations.dispatch import Destinations
 from gateway.destinations.store import to_store
 from gateway.events import DeadLettered, Delivered, GaveWay, RoutedElsewhere, SpoolFull
 from gateway.inquiry import Inquiry
@@ -32,8 +33,9 @@ from gateway.lobby import Lobby
 from gateway.messages import Ask, DeadLetter, Judged, Offered, Unreadable, Verdict
 from gateway.registry import Registry
 from gateway.routing.routes import DROP, STORE, UNMATCHED, Route
-from gateway.routing.routing import Routing, type_of
+from gateway.routing.routing import Routing
 from gateway.routing.tally import Tally
+from gateway.routing.targets import type_of
 from gateway.spool import END, PREFIX, Bounds, Refusal, Spool
 from gateway.writer import Write, Writer
 from kv.client import Client
@@ -83,12 +85,12 @@ class Gateway(Node):
         self._client = connect(LANES)
         self._table = self._config.routing.table
         self._tally = Tally([route.name for route in self._table.all], UNMATCHED)
-        self._files = Files()
+        self._destinations = Destinations()
         self._writers = {STORE: self._writer(STORE, STORE, to_store(self._client))}
         for name, destination in self._config.routing.destination.items():
-            self._writers[name] = self._writer(name, type_of(destination), self._files.write_to(name))
+            write = self._destinations.write_to(name, destination, partial(self._on_failed, name))
+            self._writers[name] = self._writer(name, type_of(destination), write)
         self._paces = {writer.pace: writer for writer in self._writers.values()}
-        self._files.writers = self._writers
         self._registry = Registry()
         self._dead = DeadLetters()
         self._inquiry = Inquiry(
@@ -103,6 +105,7 @@ class Gateway(Node):
         for writer in self._writers.values():
             writer.spool.load(ctx.store, ctx.now)
         self._adopt(ctx)
+        self._destinations.on_start(ctx)
         self._go_on(ctx)
         at_s = self._config.read_back_at_s
         if at_s is not None and ctx.now < at_s:
@@ -118,14 +121,13 @@ class Gateway(Node):
                 verdicts = tuple(self._take(ctx, door, observation) for observation in observations)
                 ctx.when_durable(_Safe(sender, Judged(token, verdicts)))
                 self._go_on(ctx)
-            case FilesWritten():
-                self._files.on_written(ctx, message)
             case Unreadable(door, _, reason, sample):
                 self._bury(ctx, DeadLetter(ctx.now, door, "", reason, sample))
             case Ask(token, question):
                 self._inquiry.ask(ctx, sender, token, question)
             case _:
-                self._client.on_message(ctx, sender, message)
+                if not self._destinations.on_message(ctx, sender, message):
+                    self._client.on_message(ctx, sender, message)
 
     def on_timer(self, ctx: Context, timer: Timer) -> None:
         if timer == _READ_BACK:
@@ -134,11 +136,12 @@ class Gateway(Node):
             self._call_in(ctx)
         elif timer in self._paces:
             self._paces[timer].go_on(ctx)
-        elif not self._files.on_timer(ctx, timer):
+        elif not self._destinations.on_timer(ctx, timer):
             self._client.on_timer(ctx, timer)
 
     def on_peer_down(self, ctx: Context, peer: Address) -> None:
-        self._client.on_peer_down(ctx, peer)
+        if not self._destinations.on_peer_down(ctx, peer):
+            self._client.on_peer_down(ctx, peer)
 
     # --------------------------------------------------------------------------------------------- taking in
 
@@ -229,6 +232,9 @@ class Gateway(Node):
 
         spool = Spool(self._config.bounds, name, [route for route in self._table.all if route.to == name])
         return Writer(name, kind, spool, LANES, write, written, given_up, self._call_in)
+
+    def _on_failed(self, name: str, trouble: str) -> None:
+        self._writers[name].failed(trouble)
 
     def _on_stored(self, ctx: Context, entry: Entry, data: bytes) -> None:
         if self._config.read_back_at_s is not None:

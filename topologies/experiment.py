@@ -14,11 +14,16 @@ from typing import Any
 
 import msgspec
 
+from edge.mqtt.model_broker import BrokerConfig
+from edge.mqtt.mosquitto import mosquitto
+from edge.mqtt.packets import BROKER
 from edge.sensor import SensorConfig, Sensors
 from edge.sink import Sink
-from gateway.destinations.disk import files_binding
+from gateway.destinations.dispatch import bindings as destination_bindings
 from gateway.gateway import Gateway, GatewayConfig
 from gateway.messages import NODE as GATEWAY
+from gateway.routing.routing import Routing
+from gateway.routing.targets import Topic
 from kv.client import Client
 from kv.tiers import Tier, tier
 from topologies.architectures import ARCHITECTURES, VARIANTS, deploy_of
@@ -89,6 +94,17 @@ class Experiment(msgspec.Struct, frozen=True, dict=True):
             return None
         return tier(storage.kind, self.topology.storage, storage.groups, storage.replicas)
 
+    @cached_property
+    def routing(self) -> Routing:
+        """The gateway's, with devices where the spec may name roles."""
+        found = {}
+        for name, each in self.spec.gateway.destination.items():
+            if isinstance(each, Topic):
+                broker = self.topology.device(each.broker, f"gateway.destination.{name}.broker")
+                each = msgspec.structs.replace(each, broker=broker)
+            found[name] = each
+        return msgspec.structs.replace(self.spec.gateway, destination=found)
+
     def deliver_to(self, device: str) -> str | None:
         """The node on `device` that takes observations in: the sink's, on the sink."""
         if device != self.topology.sink:
@@ -155,6 +171,7 @@ def build_plan(experiment: Experiment) -> Plan:
     devices = {
         name: joined(deployed.devices.get(name), common.get(name), tiers.get(name)) for name in topology.roles
     }
+    _add_brokers(experiment.routing, devices)
     _check_programs(devices)
     return Plan(
         seed=spec.seed,
@@ -183,19 +200,27 @@ def _workload(experiment: Experiment) -> Mapping[str, DevicePlan]:
     else:
         connect = partial(_client, experiment.tier)
         audit_s = None if experiment.unending else experiment.spec.duration_s - READ_BACK_S
-        config = GatewayConfig(routing=experiment.spec.gateway, read_back_at_s=audit_s)
+        config = GatewayConfig(routing=experiment.routing, read_back_at_s=audit_s)
         add(topology.sink, GATEWAY, Gateway, connect, config)
     flows = _flows(experiment)
     ends = [device for flow in flows for device in (flow.source, flow.target)]
     for device in dict.fromkeys(ends):
         add(device, TRAFFIC, Traffic, tuple(flow for flow in flows if flow.source == device))
     programs = _programs(experiment)
-    destinations = experiment.spec.gateway.destination
-    bindings = {topology.sink: (files_binding(destinations),)} if destinations else {}
+    bindings = {topology.sink: destination_bindings(experiment.routing.destination)}
     return {
         name: DevicePlan(tuple(nodes[name]), bindings.get(name, ()), programs.get(name, ()))
         for name in topology.roles
     }
+
+
+def _add_brokers(routing: Routing, devices: dict[str, DevicePlan]) -> None:
+    """Where a route leads to a topic there is a broker, whatever the architecture."""
+    for each in routing.destination.values():
+        if isinstance(each, Topic):
+            there = devices[each.broker]
+            if not any(program.name == BROKER for program in there.programs):
+                devices[each.broker] = joined(there, DevicePlan(programs=(mosquitto(BrokerConfig()),)))
 
 
 def _flows(experiment: Experiment) -> list[Flow]:

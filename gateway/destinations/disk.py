@@ -11,16 +11,16 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import OrderedDict
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from edge.observation import Observation
 from gateway.destinations.files import ENDPOINT, FilesWritten, WriteFiles
-from gateway.readings import meaning
-from gateway.routing.routing import Destination, Images, Lines
+from gateway.readings import document
+from gateway.routing.targets import Images, Lines, OnDisk
 from underlay.messages import Message
 from underlay.node import Address, Context, Node
 from underlay.plan import BindingHost, BindingPlan
@@ -37,7 +37,7 @@ class DiskBinding:
         destinations: by name; relative paths are in the device's own folder.
     """
 
-    def __init__(self, destinations: dict[str, Destination]) -> None:
+    def __init__(self, destinations: Mapping[str, OnDisk]) -> None:
         self._destinations = destinations
         self._busy = asyncio.Lock()
         self._tasks: dict[asyncio.Task[None], None] = {}
@@ -85,7 +85,7 @@ class LinesFile:
         fresh = [each for each in observations if str(each.id) not in self._recent]
         if not fresh:
             return
-        data = b"".join(msgspec.json.encode(_document(each) | more) + b"\n" for each in fresh)
+        data = b"".join(msgspec.json.encode(document(each) | more) + b"\n" for each in fresh)
         with self._path.open("r+b") as file:
             end = file.seek(0, os.SEEK_END)
             try:
@@ -172,29 +172,18 @@ class _Id(msgspec.Struct):
     sequence: int
 
 
-def files_binding(destinations: dict[str, Destination]) -> BindingPlan:
+def files_binding(destinations: Mapping[str, OnDisk]) -> BindingPlan:
     """For the gateway's `DevicePlan`."""
     return BindingPlan(ENDPOINT, FilesModel, lambda: DiskBinding(destinations), 0)
 
 
-def _opened(folder: Path, destination: Destination) -> LinesFile | ImagesFolder:
+def _opened(folder: Path, destination: OnDisk) -> LinesFile | ImagesFolder:
     match destination:
         case Lines(file):
             return LinesFile(folder / file)
         case Images(name):
             (folder / name).mkdir(parents=True, exist_ok=True)
             return ImagesFolder(folder / name)
-
-
-def _document(observation: Observation) -> dict[str, Any]:
-    return {
-        "device": observation.id.device,
-        "sequence": observation.id.sequence,
-        "kind": observation.kind,
-        "t_event": observation.t_event,
-        "t_gen": observation.t_gen,
-        "value": meaning(observation.kind, observation.payload),
-    }
 
 
 def _sync_folder(folder: Path) -> None:

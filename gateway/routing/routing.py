@@ -8,25 +8,11 @@ from collections.abc import Mapping
 import msgspec
 
 from gateway.routing.routes import DROP, STORE, UNMATCHED, Route, Table
+from gateway.routing.targets import Destination, check_target
 from underlay.errors import InputError, nearest
 
 RESERVED = (STORE, DROP)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z", re.ASCII)
-
-
-class Lines(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="lines", tag_field="type"):
-    """A file of JSON lines; it only grows."""
-
-    file: str
-
-
-class Images(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="images", tag_field="type"):
-    """A folder of payloads by their content's hash, with an index: what is large, apart from readings."""
-
-    folder: str
-
-
-Destination = Lines | Images
 
 
 class Routing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -50,13 +36,14 @@ class Routing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
         Args:
             key: where this is in the user's file.
         """
-        for name in self.destination:
+        for name, destination in self.destination.items():
             if name in RESERVED or not _NAME.match(name):
                 raise InputError(
                     f"{name!r} cannot be a destination's name",
                     key=f"{key}.destination",
                     hint=f"letters, digits, - and _, beside {', '.join(RESERVED)}",
                 )
+            check_target(destination, f"{key}.destination.{name}")
         names: dict[str, None] = {}
         for number, route in enumerate(self.route):
             at = f"{key}.route[{number}]"
@@ -86,11 +73,6 @@ class Routing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
                 key=key,
                 hint=f"did you mean {near!r}?" if near else ", ".join(known),
             )
-
-
-def type_of(destination: Destination) -> str:
-    """As the user writes it: `lines`."""
-    return str(destination.__struct_config__.tag)
 
 
 def _check_terms(route: Route, key: str) -> None:

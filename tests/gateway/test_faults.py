@@ -10,7 +10,8 @@ import pytest
 from edge.observation import Observation, ObservationId
 from gateway.gateway import GatewayConfig
 from gateway.routing.routes import Route
-from gateway.routing.routing import Lines, Routing
+from gateway.routing.routing import Routing
+from gateway.routing.targets import Lines
 from gateway.spool import Bounds
 from tests.gateway.test_gateway import HOSTS, Scene
 from underlay.faults import Crash, Heal, Partition, Restart

@@ -4,7 +4,7 @@ whatever fails; what it does not take is said; and it answers questions."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -13,7 +13,7 @@ import pytest
 
 from edge.observation import Observation, ObservationId, Observed
 from edge.sink import Kept
-from gateway.destinations.disk import files_binding
+from gateway.destinations.dispatch import bindings
 from gateway.gateway import Gateway, GatewayConfig
 from gateway.messages import (
     Answer,
@@ -34,7 +34,8 @@ from gateway.messages import (
     Verdict,
 )
 from gateway.routing.routes import Route
-from gateway.routing.routing import Images, Lines, Routing
+from gateway.routing.routing import Routing
+from gateway.routing.targets import Images, Lines
 from gateway.spool import Bounds
 from kv.client import Client, Reply
 from kv.messages import CLIENT_MESSAGES
@@ -134,20 +135,26 @@ class Stranger(Node):
 class Scene:
     """A sink that stores into a tier of three hosts, all of them in range of each other."""
 
-    def __init__(self, kind: Kind = "paxos", config: GatewayConfig | None = None) -> None:
+    def __init__(
+        self,
+        kind: Kind = "paxos",
+        config: GatewayConfig | None = None,
+        more: Mapping[str, DevicePlan] | None = None,
+    ) -> None:
+        config = config or GatewayConfig()
         store = tier(kind, HOSTS)
         nodes = store.nodes()
-        connect = partial(_client, store)
+        connect = partial(client_of, store)
         nodes["sink"] = (
-            NodePlan("gateway", partial(Gateway, connect, config or GatewayConfig()), 7000),
+            NodePlan("gateway", partial(Gateway, connect, config), 7000),
             NodePlan("feeder", Feeder, 7001),
             NodePlan("door", Door, 7003),
         )
         nodes["stranger"] = (NodePlan("stranger", partial(Stranger, store), 7002),)
-        links = tuple(Link(a, b, WIRE, WIRE) for a, b in every_pair(nodes))
-        network = Network(tuple(Device(name) for name in nodes), links)
-        devices = {name: DevicePlan(plans) for name, plans in nodes.items()}
-        devices["sink"] = DevicePlan(nodes["sink"], (files_binding({}),))
+        devices = {name: DevicePlan(plans) for name, plans in nodes.items()} | dict(more or {})
+        devices["sink"] = DevicePlan(nodes["sink"], bindings(config.routing.destination))
+        links = tuple(Link(a, b, WIRE, WIRE) for a, b in every_pair(devices))
+        network = Network(tuple(Device(name) for name in devices), links)
         self.world = World(Plan(seed=1, duration_s=600.0, network=network, devices=devices))
         self._offers = 0
         self.run(READY_S)
@@ -217,7 +224,7 @@ class Scene:
         return bool(self.do(b"GET", observation.key()) == observation.encode())
 
 
-def _client(store: Tier, lanes: int) -> Client[Context]:
+def client_of(store: Tier, lanes: int) -> Client[Context]:
     return Client(store.directory(), lanes=lanes)
 
 

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 import topologies
+from edge.mqtt.packets import BROKER
+from topologies.experiment import build_experiment, build_plan
 from topologies.routes import explained
+from topologies.spec_file import parse_spec
 from underlay.errors import InputError
 
 COMMAND = [sys.executable, "-c", "from topologies.cli import main; main()", "routes", "explain"]
@@ -96,3 +99,42 @@ def test_routes_that_mean_nothing_are_an_error(
         topologies.check(path)
     assert key in str(error.value)
     assert words in str(error.value)
+
+
+MQTT = SPEC.replace(
+    'type = "lines"\nfile = "alarms.jsonl"', 'type = "mqtt"\ntopic = "alarms/{kind}/{device}"'
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "words"),
+    [
+        (("{kind}", "{kidn}"), "gateway.destination.alarms.topic", "{kidn}"),
+        (("alarms/{kind}", "alarms/#"), "gateway.destination.alarms.topic", "without +, #"),
+        (("alarms/{kind}/{device}", "birdhouse/x/{kind}"), "alarms.topic", "comes back to the gateway"),
+        (("/{device}", '"\nbroker = "hubb'), "gateway.destination.alarms.broker", "did you mean 'hub'"),
+    ],
+)
+def test_topics_that_mean_nothing_are_an_error(
+    tmp_path: Path, change: tuple[str, str], key: str, words: str
+) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(MQTT.replace(*change))
+    with pytest.raises(InputError) as error:
+        topologies.check(path)
+    assert key in str(error.value)
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize("architecture", ["star", "caching"])
+def test_there_is_a_broker_where_a_topic_leads_to_whatever_the_architecture(architecture: str) -> None:
+    spec = parse_spec(MQTT)
+    plan = build_plan(build_experiment(spec, architecture))
+    with_broker = [
+        device
+        for device, on_it in plan.devices.items()
+        for program in on_it.programs
+        if program.name == BROKER
+    ]
+    assert with_broker == ["hub"]
+    assert "@mqtt-routes" in [binding.name for binding in plan.devices["sink"].bindings]

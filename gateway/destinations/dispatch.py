@@ -1,0 +1,56 @@
+"""A gateway's destinations beside the store: which driver writes to which, and what bindings they need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from gateway.destinations.disk import files_binding
+from gateway.destinations.driver import Driver, Failed
+from gateway.destinations.files import Files
+from gateway.destinations.topics import Topics, topics_binding
+from gateway.routing.targets import Destination, Images, Lines, OnDisk, Topic
+from gateway.writer import Write
+from underlay.messages import Message
+from underlay.node import Address, Context, Timer
+from underlay.plan import BindingPlan
+
+
+class Destinations(Driver):
+    """Made anew with the node."""
+
+    def __init__(self) -> None:
+        self._files = Files()
+        self._topics = Topics()
+        self._drivers: tuple[Driver, ...] = (self._files, self._topics)
+
+    def write_to(self, name: str, destination: Destination, failed: Failed) -> Write:
+        """How batches get there."""
+        match destination:
+            case Lines() | Images():
+                return self._files.write_to(name, failed)
+            case Topic():
+                return self._topics.write_to(destination, failed)
+
+    def on_start(self, ctx: Context) -> None:
+        for driver in self._drivers:
+            driver.on_start(ctx)
+
+    def on_message(self, ctx: Context, sender: Address, message: Message) -> bool:
+        return any(driver.on_message(ctx, sender, message) for driver in self._drivers)
+
+    def on_timer(self, ctx: Context, timer: Timer) -> bool:
+        return any(driver.on_timer(ctx, timer) for driver in self._drivers)
+
+    def on_peer_down(self, ctx: Context, peer: Address) -> bool:
+        return any(driver.on_peer_down(ctx, peer) for driver in self._drivers)
+
+
+def bindings(destinations: Mapping[str, Destination]) -> tuple[BindingPlan, ...]:
+    """What the gateway's device needs for them."""
+    on_disk = {name: each for name, each in destinations.items() if isinstance(each, OnDisk)}
+    found = []
+    if on_disk:
+        found.append(files_binding(on_disk))
+    if any(isinstance(each, Topic) for each in destinations.values()):
+        found.append(topics_binding())
+    return tuple(found)
