@@ -24,7 +24,7 @@ from edge.sink import Kept
 from gateway.audit import Audit
 from gateway.credibility import Limits, problem_of
 from gateway.dead_letters import DeadLetters
-from gateway.destinations.dispatch import Destinations
+from gateway.destinations.dispatch import LANES, Destinations, bounds_of
 from gateway.destinations.store import to_store
 from gateway.events import DeadLettered, Delivered, GaveWay, RoutedElsewhere, SpoolFull
 from gateway.inquiry import Inquiry
@@ -43,8 +43,6 @@ from kv.messages import CLIENT_MESSAGES
 from underlay.messages import Message, Protocol
 from underlay.node import Address, Context, Node, Timer
 
-LANES = 32
-"""Writes under way at a time."""
 _LOBBY: Timer = "lobby"
 _READ_BACK: Timer = "read-back"
 
@@ -86,10 +84,12 @@ class Gateway(Node):
         self._table = self._config.routing.table
         self._tally = Tally([route.name for route in self._table.all], UNMATCHED)
         self._destinations = Destinations()
-        self._writers = {STORE: self._writer(STORE, STORE, to_store(self._client))}
+        bounds = self._config.bounds
+        self._writers = {STORE: self._writer(STORE, STORE, to_store(self._client), bounds, LANES)}
         for name, destination in self._config.routing.destination.items():
             write = self._destinations.write_to(name, destination, partial(self._on_failed, name))
-            self._writers[name] = self._writer(name, type_of(destination), write)
+            its, lanes = bounds_of(destination, bounds)
+            self._writers[name] = self._writer(name, type_of(destination), write, its, lanes)
         self._paces = {writer.pace: writer for writer in self._writers.values()}
         self._registry = Registry()
         self._dead = DeadLetters()
@@ -217,7 +217,7 @@ class Gateway(Node):
 
     # ------------------------------------------------------------------------------------- what writing tells
 
-    def _writer(self, name: str, kind: str, write: Write) -> Writer:
+    def _writer(self, name: str, kind: str, write: Write, bounds: Bounds, lanes: int) -> Writer:
         def written(ctx: Context, entry: Entry, data: bytes) -> None:
             self._tally.of(entry.route).written += 1
             if name == STORE:
@@ -230,8 +230,8 @@ class Gateway(Node):
             self._registry.refused(entry.device, ctx.now)
             self._bury(ctx, DeadLetter(ctx.now, name, entry.id, reason, data))
 
-        spool = Spool(self._config.bounds, name, [route for route in self._table.all if route.to == name])
-        return Writer(name, kind, spool, LANES, write, written, given_up, self._call_in)
+        spool = Spool(bounds, name, [route for route in self._table.all if route.to == name])
+        return Writer(name, kind, spool, lanes, write, written, given_up, self._call_in)
 
     def _on_failed(self, name: str, trouble: str) -> None:
         self._writers[name].failed(trouble)

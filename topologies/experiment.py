@@ -19,11 +19,12 @@ from edge.mqtt.mosquitto import mosquitto
 from edge.mqtt.packets import BROKER
 from edge.sensor import SensorConfig, Sensors
 from edge.sink import Sink
+from gateway.destinations.columnar import installed as columnar_installed
 from gateway.destinations.dispatch import bindings as destination_bindings
 from gateway.gateway import Gateway, GatewayConfig
 from gateway.messages import NODE as GATEWAY
 from gateway.routing.routing import Routing
-from gateway.routing.targets import Topic
+from gateway.routing.targets import Columnar, Topic
 from kv.client import Client
 from kv.tiers import Tier, tier
 from topologies.architectures import ARCHITECTURES, VARIANTS, deploy_of
@@ -33,7 +34,7 @@ from topologies.spec import Spec
 from topologies.timeline import timeline
 from topologies.topology import Topology, build_topology
 from topologies.traffic import Flow, Traffic
-from underlay.errors import InputError
+from underlay.errors import InputError, Unavailable
 from underlay.faults import TimedFault
 from underlay.network import seeded
 from underlay.node import Context, Node
@@ -139,8 +140,19 @@ def build_experiment(
         raise InputError("no device has a sensor", key="sensor")
     if any(device == topology.sink for device in experiment.sources):
         raise InputError(f"{topology.sink} stores observations and makes none", key="sensor")
+    _check_extras(experiment.routing)
     _workload(experiment)  # Traffic and programs that mean nothing here are refused before anything starts.
     return experiment
+
+
+def _check_extras(routing: Routing) -> None:
+    for name, each in routing.destination.items():
+        if isinstance(each, Columnar) and not columnar_installed():
+            raise Unavailable(
+                "Parquet files are written by DuckDB, which is not installed",
+                key=f"gateway.destination.{name}.type",
+                hint="pip install 'birdhouse[columnar]', or type = \"lines\"",
+            )
 
 
 def options_of(spec: Spec, name: str) -> tuple[str, Options]:

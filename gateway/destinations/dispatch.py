@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from gateway.destinations.disk import files_binding
 from gateway.destinations.driver import Driver, Failed
 from gateway.destinations.files import Files
 from gateway.destinations.topics import Topics, topics_binding
-from gateway.routing.targets import Destination, Images, Lines, OnDisk, Topic
+from gateway.routing.targets import Columnar, Destination, Images, Lines, OnDisk, Topic
+from gateway.spool import Bounds
 from gateway.writer import Write
 from underlay.messages import Message
 from underlay.node import Address, Context, Timer
 from underlay.plan import BindingPlan
+
+LANES = 32
+"""Batches under way at a time to a destination."""
+WIDE_LANES = 256
+WIDE_BATCH = 256
+WIDE_BATCH_BYTES = 128 * 1024
 
 
 class Destinations(Driver):
@@ -26,7 +35,7 @@ class Destinations(Driver):
     def write_to(self, name: str, destination: Destination, failed: Failed) -> Write:
         """How batches get there."""
         match destination:
-            case Lines() | Images():
+            case Lines() | Images() | Columnar():
                 return self._files.write_to(name, failed)
             case Topic():
                 return self._topics.write_to(destination, failed)
@@ -43,6 +52,21 @@ class Destinations(Driver):
 
     def on_peer_down(self, ctx: Context, peer: Address) -> bool:
         return any(driver.on_peer_down(ctx, peer) for driver in self._drivers)
+
+
+def bounds_of(destination: Destination, bounds: Bounds) -> tuple[Bounds, int]:
+    """How much is written together there, and how many batches are under way at a time.
+
+    A file of columns is the better the more it holds, and one device's observations do not make it.
+    """
+    if isinstance(destination, Columnar):
+        wide = msgspec.structs.replace(
+            bounds,
+            batch_max=max(bounds.batch_max, WIDE_BATCH),
+            batch_bytes_max=max(bounds.batch_bytes_max, WIDE_BATCH_BYTES),
+        )
+        return wide, WIDE_LANES
+    return bounds, LANES
 
 
 def bindings(destinations: Mapping[str, Destination]) -> tuple[BindingPlan, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated
 
 import msgspec
 
@@ -27,6 +28,16 @@ class Images(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="image
     folder: str
 
 
+class Columnar(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="columnar", tag_field="type"):
+    """Parquet files by kind and day, written by DuckDB (the extra `columnar`)."""
+
+    folder: str
+    rows_max: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 10_000
+    """With so many a file is written at once."""
+    gather_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 5.0
+    """For so long observations are gathered first; they are in the gateway's spool meanwhile."""
+
+
 class Topic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="mqtt", tag_field="type"):
     """A topic of an MQTT broker, QoS 1; each message is what a JSON line would be."""
 
@@ -46,7 +57,7 @@ class Topic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="mqtt",
         return self.topic.replace("{device}", device).replace("{kind}", kind)
 
 
-OnDisk = Lines | Images
+OnDisk = Lines | Images | Columnar
 """Written by the binding `@files` (`gateway.destinations.disk`)."""
 Destination = OnDisk | Topic
 

@@ -6,11 +6,9 @@ import asyncio
 import json
 import subprocess
 from collections import defaultdict
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from random import Random
-from time import monotonic, sleep
 
 import pytest
 
@@ -20,20 +18,18 @@ from edge.mqtt.model_client import ModelClient
 from edge.mqtt.mosquitto import mosquitto
 from edge.mqtt.packets import PORT
 from edge.mqtt.paho_binding import PahoBinding
-from edge.observation import Observation, ObservationId, Observed
-from edge.sink import Kept
 from gateway.destinations.topics import topics_binding
-from gateway.gateway import Gateway, GatewayConfig
-from gateway.messages import NODE, DestinationStates
+from gateway.gateway import GatewayConfig
+from gateway.messages import DestinationStates
 from gateway.routing.routing import Routing
 from gateway.routing.targets import Topic
-from kv.tiers import tier
 from tests.edge.mqtt.loopback import Broker, free_port
-from tests.gateway.test_gateway import Scene, client_of, ids, made, seen
+from tests.gateway.destinations.rapid import DEVICES, MADE, rapid_gateway, until
+from tests.gateway.test_gateway import Scene, ids, made, seen
 from underlay.emulation.loopback import Hosts, Site, loopback_addresses
 from underlay.faults import Crash, LinkDown, LinkUp, Restart
 from underlay.messages import Message, Protocol
-from underlay.node import Address, Context, Node, Timer, address
+from underlay.node import Address, Context, Node, Timer
 from underlay.plan import BindingPlan, DevicePlan, NodePlan
 
 ROUTING = Routing(destination={"garden": Topic("garden/{kind}/{device}")}, unmatched="garden")
@@ -152,32 +148,6 @@ def test_nothing_that_was_acknowledged_is_missing_or_out_of_order(seed: int) -> 
 
 # ---------------------------------------------------------------------------------- mosquitto and its client
 
-MADE = 150
-REAL_DEVICES = ("cam1", "cam2", "cam3")
-
-
-class Rapid(Node):
-    """A dissemination that hands over an observation of each device every 20 ms, and again what was not
-    kept."""
-
-    protocol = Protocol("rapid")
-
-    def on_start(self, ctx: Context) -> None:
-        self._next = sum(1 for _ in ctx.store.scan(b"kept:")) // len(REAL_DEVICES)
-        ctx.set_timer("next", 0.1)
-
-    def on_message(self, ctx: Context, sender: Address, message: Message) -> None:
-        if isinstance(message, Kept):
-            ctx.store.put(b"kept:" + message.id.encode(), b"")
-
-    def on_timer(self, ctx: Context, timer: Timer) -> None:
-        for device in REAL_DEVICES:
-            observation = Observation(ObservationId(device, self._next), "motion", 60.0, ctx.now, b"x")
-            ctx.send(address(ctx.device, NODE), Observed(observation))
-        self._next += 1
-        if self._next < MADE:
-            ctx.set_timer("next", 0.02)
-
 
 @pytest.mark.needs("mosquitto_sub")
 @pytest.mark.needs("mosquitto")
@@ -186,10 +156,7 @@ def test_mosquittos_client_gets_everything_in_order_though_gateway_and_broker_ar
 ) -> None:
     port = free_port()
     addresses = loopback_addresses(("hub", "gate", "store1"), "127.79.2.1")
-    store = tier("paxos", ("store1",), replicas=1)  # nobody is there, and nothing goes there
-    gateway = partial(Gateway, partial(client_of, store), GatewayConfig(routing=ROUTING))
-    nodes = (NodePlan(NODE, gateway, 7000), NodePlan("rapid", Rapid, 7001))
-    plan = DevicePlan(nodes, (topics_binding(partial(PahoBinding, port=port), port),))
+    plan = rapid_gateway(ROUTING, (topics_binding(partial(PahoBinding, port=port), port),))
     broker = Broker(tmp_path / "broker", addresses["hub"], port, BrokerConfig(autosave_on_changes=True))
     asyncio.run(broker.start())
     arguments = ["-h", addresses["hub"], "-p", str(port), "-i", "test", "-c", "-q", "1", "-t", "garden/#"]
@@ -205,12 +172,12 @@ def test_mosquittos_client_gets_everything_in_order_though_gateway_and_broker_ar
             until(lambda: heard.read_bytes().count(b"\n") >= 150)
             broker.kill()
             asyncio.run(broker.start())
-            until(lambda: len(read(heard)) == MADE * len(REAL_DEVICES))
+            until(lambda: len(read(heard)) == MADE * len(DEVICES))
     finally:
         listener.kill()
         listener.wait()
         broker.kill()
-    for device in REAL_DEVICES:
+    for device in DEVICES:
         assert [n for name, n in read(heard) if name == device] == list(range(MADE))
 
 
@@ -221,11 +188,3 @@ def read(heard: Path) -> dict[tuple[str, int], None]:
         said = json.loads(line)
         found.setdefault((said["device"], said["sequence"]))
     return found
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for something real to happen."""
-    deadline_s = monotonic() + 30.0
-    while not condition():
-        assert monotonic() < deadline_s
-        sleep(0.05)
