@@ -24,7 +24,7 @@ from edge.sink import Kept
 from gateway.audit import Audit
 from gateway.credibility import Limits, problem_of
 from gateway.dead_letters import DeadLetters
-from gateway.destinations.dispatch import LANES, Destinations, bounds_of
+from gateway.destinations.dispatch import LANES, Destinations, bounds_of, paced
 from gateway.destinations.store import to_store
 from gateway.events import DeadLettered, Delivered, GaveWay, RoutedElsewhere, SpoolFull
 from gateway.inquiry import Inquiry
@@ -85,11 +85,13 @@ class Gateway(Node):
         self._tally = Tally([route.name for route in self._table.all], UNMATCHED)
         self._destinations = Destinations()
         bounds = self._config.bounds
-        self._writers = {STORE: self._writer(STORE, STORE, to_store(self._client), bounds, LANES)}
+        spool = Spool(bounds, STORE, self._table.leading_to(STORE))
+        self._writers = {STORE: self._writer(STORE, STORE, to_store(self._client), spool, LANES)}
         for name, destination in self._config.routing.destination.items():
             write = self._destinations.write_to(name, destination, partial(self._on_failed, name))
             its, lanes = bounds_of(destination, bounds)
-            self._writers[name] = self._writer(name, type_of(destination), write, its, lanes)
+            spool = Spool(its, name, [paced(each, destination) for each in self._table.leading_to(name)])
+            self._writers[name] = self._writer(name, type_of(destination), write, spool, lanes)
         self._paces = {writer.pace: writer for writer in self._writers.values()}
         self._registry = Registry()
         self._dead = DeadLetters()
@@ -217,7 +219,7 @@ class Gateway(Node):
 
     # ------------------------------------------------------------------------------------- what writing tells
 
-    def _writer(self, name: str, kind: str, write: Write, bounds: Bounds, lanes: int) -> Writer:
+    def _writer(self, name: str, kind: str, write: Write, spool: Spool, lanes: int) -> Writer:
         def written(ctx: Context, entry: Entry, data: bytes) -> None:
             self._tally.of(entry.route).written += 1
             if name == STORE:
@@ -230,7 +232,6 @@ class Gateway(Node):
             self._registry.refused(entry.device, ctx.now)
             self._bury(ctx, DeadLetter(ctx.now, name, entry.id, reason, data))
 
-        spool = Spool(bounds, name, [route for route in self._table.all if route.to == name])
         return Writer(name, kind, spool, lanes, write, written, given_up, self._call_in)
 
     def _on_failed(self, name: str, trouble: str) -> None:

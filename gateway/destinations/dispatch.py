@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil
 
 import msgspec
 
@@ -10,6 +11,7 @@ from gateway.destinations.disk import files_binding
 from gateway.destinations.driver import Driver, Failed
 from gateway.destinations.files import Files
 from gateway.destinations.topics import Topics, topics_binding
+from gateway.routing.routes import Route
 from gateway.routing.targets import Columnar, Destination, Images, Lines, OnDisk, Topic
 from gateway.spool import Bounds
 from gateway.writer import Write
@@ -67,6 +69,18 @@ def bounds_of(destination: Destination, bounds: Bounds) -> tuple[Bounds, int]:
         )
         return wide, WIDE_LANES
     return bounds, LANES
+
+
+def paced(route: Route, destination: Destination) -> Route:
+    """The route with the burst that its rate needs there.
+
+    Where observations are gathered for a while, none of a device leaves meanwhile: what the rate allows in
+    that time has to be able to go at once, or the rate would never be reached.
+    """
+    if isinstance(destination, Columnar) and route.rate_limit_per_s is not None and route.rate_burst is None:
+        burst = ceil(route.rate_limit_per_s * max(1.0, destination.gather_s))
+        return msgspec.structs.replace(route, rate_burst=burst)
+    return route
 
 
 def bindings(destinations: Mapping[str, Destination]) -> tuple[BindingPlan, ...]:

@@ -127,6 +127,10 @@ class Table:
         """In their order, `unmatched` last."""
         return (*self.routes, self.unmatched)
 
+    def leading_to(self, destination: str) -> tuple[Route, ...]:
+        """All of them."""
+        return tuple(route for route in self.all if route.to == destination)
+
     def match(self, observation: Observation, size_bytes: int, age_s: float) -> tuple[Route, ...]:
         """The routes that take it, to each destination the first that leads there."""
         names = observation.kind, observation.id.device

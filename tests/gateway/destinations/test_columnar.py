@@ -17,9 +17,10 @@ import topologies
 from edge.datasets import Measurement
 from edge.observation import Observation, ObservationId
 from gateway.destinations.columnar import ColumnarFolder
-from gateway.destinations.dispatch import bindings
+from gateway.destinations.dispatch import bindings, paced
+from gateway.routing.routes import Route
 from gateway.routing.routing import Routing
-from gateway.routing.targets import Columnar
+from gateway.routing.targets import Columnar, Lines
 from tests.gateway.destinations.rapid import DEVICES, MADE, rapid_gateway, until
 from underlay.emulation.loopback import Hosts, Site, loopback_addresses
 from underlay.errors import InputError
@@ -143,6 +144,23 @@ def test_a_gateway_that_is_killed_under_load_has_written_everything_once(tmp_pat
         hosts.kill("gate")
     rows = read(folder, "device, sequence")
     assert rows == [(device, n) for device in DEVICES for n in range(MADE)]
+
+
+@pytest.mark.parametrize(
+    ("given", "burst"),
+    [
+        pytest.param({"rate_limit_per_s": 2.0}, 10, id="what comes while others gather"),
+        pytest.param({"rate_limit_per_s": 0.1}, 1, id="one at least"),
+        pytest.param({"rate_limit_per_s": 2.0, "rate_burst": 3}, 3, id="as the user says"),
+        pytest.param({}, None, id="no rate"),
+    ],
+)
+def test_a_rate_has_a_burst_of_what_comes_while_a_file_gathers(
+    given: dict[str, Any], burst: int | None
+) -> None:
+    route = Route("columns", **given)
+    assert paced(route, Columnar("columns", gather_s=5.0)).rate_burst == burst
+    assert paced(route, Lines("all.jsonl")) == route
 
 
 def test_without_duckdb_a_spec_that_wants_it_is_one_clear_error(
