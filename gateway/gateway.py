@@ -32,7 +32,7 @@ from gateway.lane import Entry
 from gateway.lobby import Lobby
 from gateway.messages import Ask, DeadLetter, Judged, Offered, Unreadable, Verdict
 from gateway.registry import Registry
-from gateway.routing.routes import DROP, STORE, UNMATCHED, Route
+from gateway.routing.routes import DEAD_LETTER, DROP, STORE, UNMATCHED, Route
 from gateway.routing.routing import Routing
 from gateway.routing.tally import Tally
 from gateway.routing.targets import type_of
@@ -214,8 +214,22 @@ class Gateway(Node):
             writer.go_on(ctx)
 
     def _bury(self, ctx: Context, letter: DeadLetter) -> None:
-        self._dead.add(ctx.store, letter)
+        """Where the user wants it, or where there is no room for it there, into the table."""
         ctx.emit(DeadLettered(letter.id, letter.reason))
+        route = self._table.dead_letter
+        counts = self._tally.of(route.name)
+        counts.matched += 1
+        if route.to in self._writers:
+            spool = self._writers[route.to].spool
+            found = self._dead.as_observation(ctx.store, ctx.device, letter)
+            data = found.encode()
+            if not spool.refusal(ctx.device, len(data), ctx.now, route.name):
+                self._spool(ctx, route, found, data)
+                self._writers[route.to].go_on(ctx)
+                return
+        if route.to != DROP:
+            self._dead.add(ctx.store, letter)
+            counts.written += 1
 
     # ------------------------------------------------------------------------------------- what writing tells
 
@@ -229,8 +243,12 @@ class Gateway(Node):
 
         def given_up(ctx: Context, entry: Entry, data: bytes, reason: str) -> None:
             self._tally.of(entry.route).dead_lettered += 1
-            self._registry.refused(entry.device, ctx.now)
-            self._bury(ctx, DeadLetter(ctx.now, name, entry.id, reason, data))
+            letter = DeadLetter(ctx.now, name, entry.id, reason, data)
+            if entry.route == DEAD_LETTER:  # it would not be better the next time
+                self._dead.add(ctx.store, letter)
+            else:
+                self._registry.refused(entry.device, ctx.now)
+                self._bury(ctx, letter)
 
         return Writer(name, kind, spool, lanes, write, written, given_up, self._call_in)
 

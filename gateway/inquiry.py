@@ -79,7 +79,7 @@ class Inquiry:
             case RouteStates():
                 tell(ctx, self._routes())
             case DestinationStates():
-                tell(ctx, self._destinations(ctx))
+                tell(ctx, tuple(_destination(writer, ctx.now) for writer in self._writers.values()))
             case AskDeadLetters(limit):
                 tell(ctx, self._dead.newest(ctx.store, limit))
             case Fetch(key):
@@ -111,11 +111,6 @@ class Inquiry:
                 )
             )
         return tuple(states)
-
-    def _destinations(self, ctx: Context) -> tuple[DestinationState, ...]:
-        states = [_destination(writer, ctx.now) for writer in self._writers.values()]
-        buried = self._dead.count
-        return (*states, DestinationState("dead-letter", "table", buried, buried, 0, 0, 0, 0.0, ""))
 
     def _fetch(self, ctx: Context, key: bytes, tell: Tell) -> None:
         def done(ctx: Context, reply: Reply) -> None:

@@ -95,11 +95,11 @@ class Fetch(Question, frozen=True, array_like=True, tag=True):
 
 
 class RouteStates(Question, frozen=True, array_like=True, tag=True):
-    """A tuple of `RouteState`: the user's in their order, and `unmatched`."""
+    """A tuple of `RouteState`: the user's in their order, `unmatched`, and `dead-letter`."""
 
 
 class DestinationStates(Question, frozen=True, array_like=True, tag=True):
-    """A tuple of `DestinationState`: the store, those of the user's, and `dead-letter`."""
+    """A tuple of `DestinationState`: the store, and those of the user's."""
 
 
 class StorageState(Question, frozen=True, array_like=True, tag=True):
@@ -107,7 +107,7 @@ class StorageState(Question, frozen=True, array_like=True, tag=True):
 
 
 class DeadLetters(Question, frozen=True, array_like=True, tag=True):
-    """The last ones: a tuple of `DeadLetter`, newest first."""
+    """The last ones in the gateway's own table: a tuple of `DeadLetter`, newest first."""
 
     limit: int = 100
 

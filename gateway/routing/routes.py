@@ -25,6 +25,10 @@ DROP = "drop"
 
 UNMATCHED = "unmatched"
 """The name of the route that takes what no other does."""
+DEAD_LETTER = "dead-letter"
+"""The name of the route that takes what cannot be stored."""
+TABLE = "table"
+"""Where it goes if nobody says otherwise: the last thousand in the gateway's own store."""
 
 Overflow = Literal["spool", "block", "drop-oldest"]
 Names = str | tuple[str, ...]
@@ -113,19 +117,23 @@ class Table:
     Args:
         routes: what the user wrote.
         unmatched: where everything else goes.
+        dead_letter: where that goes which no destination takes.
     """
 
-    def __init__(self, routes: tuple[Route, ...] = (), unmatched: str = STORE) -> None:
+    def __init__(
+        self, routes: tuple[Route, ...] = (), unmatched: str = STORE, dead_letter: str = TABLE
+    ) -> None:
         self.routes = _named(routes)
         self.unmatched = Route(unmatched, UNMATCHED)
+        self.dead_letter = Route(dead_letter, DEAD_LETTER)
         self._patterns = [(_pattern(route.kind), _pattern(route.device)) for route in self.routes]
         self._names: dict[tuple[str, str], tuple[int, ...]] = {}
         """Routes whose names fit a kind and a device: these are few, and come again and again."""
 
     @property
     def all(self) -> tuple[Route, ...]:
-        """In their order, `unmatched` last."""
-        return (*self.routes, self.unmatched)
+        """In their order, and then those that are always there."""
+        return (*self.routes, self.unmatched, self.dead_letter)
 
     def leading_to(self, destination: str) -> tuple[Route, ...]:
         """All of them."""
@@ -187,7 +195,7 @@ CACHED_MAX = 10_000
 
 def _named(routes: tuple[Route, ...]) -> tuple[Route, ...]:
     """Each under a name of its own: a second one to `archive` is `archive-2`."""
-    taken = {route.name: None for route in routes if route.name}
+    taken = dict.fromkeys((UNMATCHED, DEAD_LETTER, *(route.name for route in routes if route.name)))
     found = []
     for route in routes:
         name, number = route.name or route.to, 1

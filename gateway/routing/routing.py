@@ -7,11 +7,11 @@ from collections.abc import Mapping
 
 import msgspec
 
-from gateway.routing.routes import DROP, STORE, UNMATCHED, Route, Table
+from gateway.routing.routes import DEAD_LETTER, DROP, STORE, TABLE, UNMATCHED, Route, Table
 from gateway.routing.targets import Destination, check_target
 from underlay.errors import InputError, nearest
 
-RESERVED = (STORE, DROP)
+RESERVED = (STORE, DROP, TABLE)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z", re.ASCII)
 
 
@@ -24,11 +24,14 @@ class Routing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
     """By name, beside `store` and `drop`."""
     unmatched: str = STORE
     """Where that goes which no route takes."""
+    dead_letter: str = TABLE
+    """Where that goes which cannot be stored: the gateway's own table of the last thousand, one of the
+    destinations, or `drop`."""
 
     @property
     def table(self) -> Table:
         """The routes, made ready."""
-        return Table(self.route, self.unmatched)
+        return Table(self.route, self.unmatched, self.dead_letter)
 
     def check(self, key: str) -> None:
         """Raises InputError where a route leads nowhere, or never takes anything.
@@ -49,14 +52,16 @@ class Routing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
             at = f"{key}.route[{number}]"
             self._check_name(route.to, f"{at}.to")
             _check_terms(route, at)
-            if route.name and (route.name in names or route.name == UNMATCHED or not _NAME.match(route.name)):
+            taken = (*names, UNMATCHED, DEAD_LETTER)
+            if route.name and (route.name in taken or not _NAME.match(route.name)):
                 raise InputError(
                     f"{route.name!r} cannot be this route's name",
                     key=f"{at}.name",
-                    hint=f"one of its own, of letters, digits, - and _, beside {UNMATCHED}",
+                    hint=f"one of its own, of letters, digits, - and _, beside {UNMATCHED} and {DEAD_LETTER}",
                 )
             names[route.name] = None
         self._check_name(self.unmatched, f"{key}.unmatched")
+        self._check_name(self.dead_letter, f"{key}.dead_letter", (TABLE, DROP))
         for later, earlier in self.table.shadowed():
             raise InputError(
                 f"the route to {later.to} never takes anything: the one to {earlier.to} before it takes all",
@@ -64,8 +69,8 @@ class Routing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
                 hint="the most particular first, or `continue = true`",
             )
 
-    def _check_name(self, name: str, key: str) -> None:
-        known: Mapping[str, object] = {STORE: None, DROP: None, **self.destination}
+    def _check_name(self, name: str, key: str, always: tuple[str, ...] = (STORE, DROP)) -> None:
+        known: Mapping[str, object] = {**dict.fromkeys(always), **self.destination}
         if name not in known:
             near = nearest(name, known)
             raise InputError(

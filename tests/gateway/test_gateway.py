@@ -33,6 +33,7 @@ from gateway.messages import (
     Unreadable,
     Verdict,
 )
+from gateway.readings import meaning
 from gateway.routing.routes import Route
 from gateway.routing.routing import Routing
 from gateway.routing.targets import Images, Lines
@@ -384,7 +385,7 @@ def test_each_goes_where_its_routes_say() -> None:
     elsewhere = {record["id"]: record["to"] for record in scene.told("routed-elsewhere")}
     assert elsewhere == {"cam1:2": ["album"], "noisy1:1": ["drop"]}
     states = {state.name: (state.taken, state.delivered) for state in scene.ask(DestinationStates())}
-    assert states == {"store": (2, 2), "archive": (1, 1), "album": (1, 1), "dead-letter": (0, 0)}
+    assert states == {"store": (2, 2), "archive": (1, 1), "album": (1, 1)}
     routes = [(each.name, each.to, each.matched, each.written) for each in scene.ask(RouteStates())]
     assert routes == [
         ("archive", "archive", 1, 1),
@@ -392,6 +393,7 @@ def test_each_goes_where_its_routes_say() -> None:
         ("album", "album", 1, 1),
         ("drop", "drop", 1, 0),
         ("unmatched", "store", 1, 1),
+        ("dead-letter", "table", 0, 0),
     ]
     assert scene.offer(*some) == ["duplicate"] * 4
 
@@ -544,6 +546,48 @@ def test_dead_letters_have_their_reasons_and_outlive_a_crash() -> None:
     assert scene.stored == []
 
 
+def bad(*sequences: int) -> list[Observation]:
+    """Nothing comes from so far in the future."""
+    return [Observation(ObservationId("cam1", n), "temperature", 0.0, 1e9, b"?") for n in sequences]
+
+
+def test_dead_letters_can_go_to_a_destination_and_outlive_a_crash_on_their_way() -> None:
+    routing = Routing(destination={"letters": Lines("letters.jsonl")}, dead_letter="letters")
+    scene = Scene(config=GatewayConfig(routing=routing))
+    assert scene.offer(*bad(1, 2), *seen(7), for_s=0.01) == ["dead-letter", "dead-letter", "kept"]
+    scene.world.apply(Crash("sink"))
+    scene.world.apply(Restart("sink"))
+    scene.run(3.0)
+    scene.offer(*bad(3), for_s=3.0)
+    assert list(dict.fromkeys(filed(scene))) == [("letters", f"sink:{n}") for n in (1, 2, 3)]
+    keys = [key for key in scene.world.durable("sink/@files") if key.startswith(b"letters/")]
+    letter = Observation.decode(scene.world.durable("sink/@files")[keys[0]])
+    assert letter.kind == "dead-letter"
+    said = meaning(letter.kind, letter.payload)
+    assert (said["door"], said["id"], said["sample"]) == ("http", "cam1:1", bad(1)[0].encode())
+    assert scene.ask(DeadLetters(10)) == ()
+    state = counted(scene, "dead-letter")
+    assert (state.to, state.matched, state.written) == ("letters", 1, 1)
+    assert scene.stored == ["cam1:7"]
+
+
+def test_dead_letters_for_which_there_is_no_room_go_into_the_table() -> None:
+    routing = Routing(destination={"letters": Lines("letters.jsonl")}, dead_letter="letters")
+    scene = Scene(config=GatewayConfig(bounds=Bounds(entries_max=2), routing=routing))
+    scene.offer(*bad(1, 2, 3), for_s=3.0)
+    assert filed(scene) == [("letters", "sink:1"), ("letters", "sink:2")]
+    assert [letter.id for letter in scene.ask(DeadLetters(10))] == ["cam1:3"]
+
+
+def test_dead_letters_can_be_dropped() -> None:
+    scene = Scene(config=GatewayConfig(routing=Routing(dead_letter="drop")))
+    assert scene.offer(*bad(1)) == ["dead-letter"]
+    assert scene.ask(DeadLetters(10)) == ()
+    assert counted(scene, "dead-letter").matched == 1
+    assert [record["id"] for record in scene.told("dead-lettered")] == ["cam1:1"]
+    assert scene.world.durable("sink/gateway") == {}
+
+
 # -------------------------------------------------------------------------------------------------- questions
 
 
@@ -577,9 +621,9 @@ def test_devices_routes_and_storage_are_told_as_they_are() -> None:
     assert (cam1.name, cam1.kept, cam1.duplicates) == ("cam1", 2, 1)
     assert [(latest.id, latest.payload) for latest in cam1.latest] == [("cam1:2", b"x" * 40)]
     assert cam1.age_s > 4.0
-    store, dead = scene.ask(DestinationStates())
+    (store,) = scene.ask(DestinationStates())
     assert (store.taken, store.delivered, store.waiting, store.trouble) == (2, 2, 0, "")
-    assert dead.taken == 0
+    assert counted(scene, "dead-letter").matched == 0
     groups = scene.ask(StorageState())
     assert [group.name for group in groups] == ["g1", "g2", "g3"]
     assert sum(group.slots for group in groups) == 16_384

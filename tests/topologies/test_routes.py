@@ -74,6 +74,8 @@ def test_what_is_no_observation_is_one_line(spec: Path) -> None:
         ),
         (('type = "lines"', 'type = "line"'), "gateway.destination.alarms", "line"),
         (('kind = "sharded"\nhosts = 3', ""), "gateway", "storage tier"),
+        (("[[gateway.route", '[gateway]\ndead_letter = "alarm"\n[[gateway.route'), "dead_letter", "'alarms'"),
+        (("[[gateway.route", '[gateway]\ndead_letter = "store"\n[[gateway.route'), "dead_letter", "table"),
         (
             ('to = "alarms"', 'to = "alarms"\noverflow = "drop-oldest"'),
             "gateway.route[0].spool_max_observations",

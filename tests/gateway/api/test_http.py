@@ -183,10 +183,11 @@ def test_metrics_storage_routes_and_the_description(client: httpx.Client) -> Non
     assert len(types) == len({name for _, _, name, _ in types})
     (group,) = client.get("/api/v1/storage").json()
     assert (group["slots"], len(group["replicas"])) == (16_384, 3)
-    (route,) = client.get("/api/v1/routes").json()
+    route, dead = client.get("/api/v1/routes").json()
+    assert (dead["name"], dead["to"]) == ("dead-letter", "table")
     assert (route["name"], route["to"], route["dropped"], route["refused"]) == ("unmatched", "store", 0, 0)
     assert route["matched"] >= 1
-    assert [each["name"] for each in client.get("/api/v1/destinations").json()] == ["store", "dead-letter"]
+    assert [each["name"] for each in client.get("/api/v1/destinations").json()] == ["store"]
     assert "/api/v1/observations" in client.get("/openapi.json").json()["paths"]
 
 
