@@ -26,11 +26,12 @@ from gateway.credibility import Limits, problem_of
 from gateway.dead_letters import DeadLetters
 from gateway.destinations.dispatch import LANES, Destinations, bounds_of, paced
 from gateway.destinations.store import to_store
+from gateway.destinations.upstream import HOPS_MAX
 from gateway.events import DeadLettered, Delivered, GaveWay, RoutedElsewhere, SpoolFull
 from gateway.inquiry import Inquiry
 from gateway.lane import Entry
 from gateway.lobby import Lobby
-from gateway.messages import Ask, DeadLetter, Judged, Offered, Unreadable, Verdict
+from gateway.messages import NODE, Ask, DeadLetter, HandedOn, HandOn, Judged, Offered, Unreadable, Verdict
 from gateway.registry import Registry
 from gateway.routing.routes import DEAD_LETTER, DROP, STORE, UNMATCHED, Route
 from gateway.routing.routing import Routing
@@ -63,7 +64,7 @@ class _Safe(Message, frozen=True, array_like=True, tag=900):
 
     transport = "local"
     to: Address
-    reply: Kept | Judged
+    reply: Kept | Judged | HandedOn
 
 
 class Gateway(Node):
@@ -74,7 +75,7 @@ class Gateway(Node):
         config: how to behave.
     """
 
-    protocol = Protocol("gateway", *CLIENT_MESSAGES)
+    protocol = Protocol("gateway", HandOn, HandedOn, *CLIENT_MESSAGES)
 
     def __init__(
         self, connect: Callable[[int], Client[Context]], config: GatewayConfig | None = None
@@ -123,6 +124,8 @@ class Gateway(Node):
                 verdicts = tuple(self._take(ctx, door, observation) for observation in observations)
                 ctx.when_durable(_Safe(sender, Judged(token, verdicts)))
                 self._go_on(ctx)
+            case HandOn():
+                self._on_handed_on(ctx, sender, message)
             case Unreadable(door, _, reason, sample):
                 self._bury(ctx, DeadLetter(ctx.now, door, "", reason, sample))
             case Ask(token, question):
@@ -163,10 +166,29 @@ class Gateway(Node):
             ctx.set_timer(_LOBBY, verdict.retry_after_s)
         self._lobby.enter(sender, observation)
 
-    def _take(self, ctx: Context, door: str, observation: Observation) -> Verdict:
-        """Judge one, and write down what follows."""
+    def _on_handed_on(self, ctx: Context, sender: Address, message: HandOn) -> None:
+        """Another gateway offers; after the first that there is no room for, nothing may overtake it."""
+        verdicts: list[Verdict] = []
+        for observation in message.observations:
+            busy = bool(verdicts) and verdicts[-1].outcome == "busy"
+            verdicts.append(
+                msgspec.structs.replace(verdicts[-1], id=str(observation.id))
+                if busy
+                else self._take(ctx, NODE, observation, message.hops)
+            )
+        ctx.when_durable(_Safe(sender, HandedOn(message.token, tuple(verdicts))))
+        self._go_on(ctx)
+
+    def _take(self, ctx: Context, door: str, observation: Observation, hops: int = 0) -> Verdict:
+        """Judge one, and write down what follows.
+
+        Args:
+            hops: gateways that it came through.
+        """
         id_, device, data = str(observation.id), observation.id.device, observation.encode()
         problem = problem_of(observation, len(data), ctx.now, self._config.limits)
+        if not problem and hops > HOPS_MAX:
+            problem = f"it has come through {hops} gateways: their routes form a loop"
         if problem:
             self._registry.refused(device, ctx.now)
             self._bury(ctx, DeadLetter(ctx.now, door, id_, problem, data))
@@ -184,8 +206,8 @@ class Gateway(Node):
         for route in routes:
             self._tally.of(route.name).matched += 1
             if route.to != DROP:
-                self._spool(ctx, route, observation, data)
-        if all(route.to != STORE for route in routes):
+                self._spool(ctx, route, observation, data, hops)
+        if not hops and all(route.to != STORE for route in routes):
             ctx.emit(RoutedElsewhere(id_, tuple(route.to for route in routes)))
         self._registry.kept(observation, len(data), ctx.now)
         return Verdict(id_, "kept")
@@ -204,8 +226,11 @@ class Gateway(Node):
                     return route.name, refusal
         return None
 
-    def _spool(self, ctx: Context, route: Route, observation: Observation, data: bytes) -> None:
-        for entry in self._writers[route.to].spool.add(ctx.store, observation, data, ctx.now, route.name):
+    def _spool(
+        self, ctx: Context, route: Route, observation: Observation, data: bytes, hops: int = 0
+    ) -> None:
+        spool = self._writers[route.to].spool
+        for entry in spool.add(ctx.store, observation, data, ctx.now, route.name, hops):
             self._tally.of(entry.route).dropped += 1
             ctx.emit(GaveWay(entry.id, entry.route, route.to))
 

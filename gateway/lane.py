@@ -29,6 +29,8 @@ class Entry(msgspec.Struct, frozen=True):
     """When it came; after a restart: when the gateway started."""
     route: str
     """By which it came here."""
+    hops: int = 0
+    """Gateways that it came through before."""
 
 
 class Lane:

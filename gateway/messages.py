@@ -63,6 +63,28 @@ class Unreadable(Message, frozen=True, array_like=True, tag=3):
     """Its first bytes, 1 KiB at most."""
 
 
+# -- between gateways
+
+
+class HandOn(Message, frozen=True, array_like=True, tag=110):
+    """A gateway offers observations to another, as a door would. `HandedOn` answers."""
+
+    transport = "stream"
+    carries_payload = True
+    token: int
+    hops: int
+    """Gateways that they have come through."""
+    observations: tuple[Observation, ...]
+
+
+class HandedOn(Message, frozen=True, array_like=True, tag=111):
+    """One verdict for each observation, in their order: after the first that is `busy`, all are."""
+
+    transport = "stream"
+    token: int
+    verdicts: tuple[Verdict, ...]
+
+
 # -- questions
 
 

@@ -26,7 +26,7 @@ from underlay.store import Store
 
 PREFIX, END = b"s:", b"s;"
 """Of all spools' keys in the node's store: the destination's name, a colon, eight bytes of the number and the
-route's name follow."""
+route's name follow; a zero and one more byte where it came through other gateways, for how many."""
 NUMBER_BYTES = 8
 RETRY_AFTER_S = 1.0
 """For those who come without room; who comes too fast is told when the next one may."""
@@ -97,8 +97,7 @@ class Spool:
         for spool_key, data in list(store.scan(self._prefix, end)):
             rest = spool_key[len(self._prefix) :]
             self._number = int.from_bytes(rest[:NUMBER_BYTES], "big")
-            route = rest[NUMBER_BYTES:].decode()
-            self._enter(_entry(spool_key, Observation.decode(data), len(data), now, route))
+            self._enter(_entry(spool_key, rest[NUMBER_BYTES:], Observation.decode(data), len(data), now))
 
     # ------------------------------------------------------------------------------------------------- room
 
@@ -131,7 +130,13 @@ class Spool:
         return None
 
     def add(
-        self, store: Store, observation: Observation, data: bytes, now: float, route: str = UNMATCHED
+        self,
+        store: Store,
+        observation: Observation,
+        data: bytes,
+        now: float,
+        route: str = UNMATCHED,
+        hops: int = 0,
     ) -> tuple[Entry, ...]:
         """Let an observation wait; `data` is its encoding. What gave way to it, for good."""
         policy = self._policy(route)
@@ -143,9 +148,10 @@ class Spool:
         for entry in dropped:
             self._drop(store, entry)
         self._number += 1
-        spool_key = self._prefix + self._number.to_bytes(NUMBER_BYTES, "big") + route.encode()
+        suffix = route.encode() + (bytes([0, min(hops, 255)]) if hops else b"")
+        spool_key = self._prefix + self._number.to_bytes(NUMBER_BYTES, "big") + suffix
         store.put(spool_key, data)
-        self._enter(_entry(spool_key, observation, len(data), now, route))
+        self._enter(_entry(spool_key, suffix, observation, len(data), now))
         return dropped
 
     def _beyond(self, policy: Route, size_bytes: int, entries: int) -> bool:
@@ -308,7 +314,15 @@ class Spool:
         return any(lane.queue is held for held in self._held.values())
 
 
-def _entry(spool_key: bytes, observation: Observation, size_bytes: int, now: float, route: str) -> Entry:
+def _entry(spool_key: bytes, suffix: bytes, observation: Observation, size_bytes: int, now: float) -> Entry:
+    route, _, hops = suffix.partition(b"\0")
     return Entry(
-        spool_key, observation.id.device, observation.key(), str(observation.id), size_bytes, now, route
+        spool_key=spool_key,
+        device=observation.id.device,
+        key=observation.key(),
+        id=str(observation.id),
+        size_bytes=size_bytes,
+        since_s=now,
+        route=route.decode(),
+        hops=int.from_bytes(hops, "big"),
     )

@@ -19,22 +19,22 @@ from edge.mqtt.mosquitto import mosquitto
 from edge.mqtt.packets import BROKER
 from edge.sensor import SensorConfig, Sensors
 from edge.sink import Sink
-from gateway.destinations.columnar import installed as columnar_installed
 from gateway.destinations.dispatch import bindings as destination_bindings
 from gateway.gateway import Gateway, GatewayConfig
 from gateway.messages import NODE as GATEWAY
 from gateway.routing.routing import Routing
-from gateway.routing.targets import Columnar, Topic
+from gateway.routing.targets import Topic
 from kv.client import Client
 from kv.tiers import Tier, tier
 from topologies.architectures import ARCHITECTURES, VARIANTS, deploy_of
 from topologies.architectures.options import Options
+from topologies.gateways import gateways_of
 from topologies.profiles import unknown
 from topologies.spec import Spec
 from topologies.timeline import timeline
 from topologies.topology import Topology, build_topology
 from topologies.traffic import Flow, Traffic
-from underlay.errors import InputError, Unavailable
+from underlay.errors import InputError
 from underlay.faults import TimedFault
 from underlay.network import seeded
 from underlay.node import Context, Node
@@ -96,15 +96,9 @@ class Experiment(msgspec.Struct, frozen=True, dict=True):
         return tier(storage.kind, self.topology.storage, storage.groups, storage.replicas)
 
     @cached_property
-    def routing(self) -> Routing:
-        """The gateway's, with devices where the spec may name roles."""
-        found = {}
-        for name, each in self.spec.gateway.destination.items():
-            if isinstance(each, Topic):
-                broker = self.topology.device(each.broker, f"gateway.destination.{name}.broker")
-                each = msgspec.structs.replace(each, broker=broker)
-            found[name] = each
-        return msgspec.structs.replace(self.spec.gateway, destination=found)
+    def gateways(self) -> Mapping[str, Routing]:
+        """By device, the sink's first; none where the sink keeps everything itself."""
+        return {} if self.tier is None else gateways_of(self.spec, self.topology)
 
     def deliver_to(self, device: str) -> str | None:
         """The node on `device` that takes observations in: the sink's, on the sink."""
@@ -140,19 +134,8 @@ def build_experiment(
         raise InputError("no device has a sensor", key="sensor")
     if any(device == topology.sink for device in experiment.sources):
         raise InputError(f"{topology.sink} stores observations and makes none", key="sensor")
-    _check_extras(experiment.routing)
     _workload(experiment)  # Traffic and programs that mean nothing here are refused before anything starts.
     return experiment
-
-
-def _check_extras(routing: Routing) -> None:
-    for name, each in routing.destination.items():
-        if isinstance(each, Columnar) and not columnar_installed():
-            raise Unavailable(
-                "Parquet files are written by DuckDB, which is not installed",
-                key=f"gateway.destination.{name}.type",
-                hint="pip install 'birdhouse[columnar]', or type = \"lines\"",
-            )
 
 
 def options_of(spec: Spec, name: str) -> tuple[str, Options]:
@@ -183,7 +166,8 @@ def build_plan(experiment: Experiment) -> Plan:
     devices = {
         name: joined(deployed.devices.get(name), common.get(name), tiers.get(name)) for name in topology.roles
     }
-    _add_brokers(experiment.routing, devices)
+    for routing in experiment.gateways.values():
+        _add_brokers(routing, devices)
     _check_programs(devices)
     return Plan(
         seed=spec.seed,
@@ -212,14 +196,17 @@ def _workload(experiment: Experiment) -> Mapping[str, DevicePlan]:
     else:
         connect = partial(_client, experiment.tier)
         audit_s = None if experiment.unending else experiment.spec.duration_s - READ_BACK_S
-        config = GatewayConfig(routing=experiment.routing, read_back_at_s=audit_s)
-        add(topology.sink, GATEWAY, Gateway, connect, config)
+        for device, routing in experiment.gateways.items():
+            at_s = audit_s if device == topology.sink else None
+            add(device, GATEWAY, Gateway, connect, GatewayConfig(routing=routing, read_back_at_s=at_s))
     flows = _flows(experiment)
     ends = [device for flow in flows for device in (flow.source, flow.target)]
     for device in dict.fromkeys(ends):
         add(device, TRAFFIC, Traffic, tuple(flow for flow in flows if flow.source == device))
     programs = _programs(experiment)
-    bindings = {topology.sink: destination_bindings(experiment.routing.destination)}
+    bindings = {
+        device: destination_bindings(routing.destination) for device, routing in experiment.gateways.items()
+    }
     return {
         name: DevicePlan(tuple(nodes[name]), bindings.get(name, ()), programs.get(name, ()))
         for name in topology.roles

@@ -265,6 +265,8 @@ class Spec(_Table, frozen=True, kw_only=True):
     storage: StorageSettings = StorageSettings()
     gateway: Routing = Routing()
     """Where the gateway between sink and storage tier sends what: docs/routes.md."""
+    gateways: dict[str, Routing] = {}
+    """Further gateways, by device or role: what a destination `type = "gateway"` hands on to them."""
     route_convergence_s: Seconds | Literal["never"] = 5.0
     """From a change of the network to new routes."""
     fabric: FabricSettings = FabricSettings()

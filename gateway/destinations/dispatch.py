@@ -11,8 +11,9 @@ from gateway.destinations.disk import files_binding
 from gateway.destinations.driver import Driver, Failed
 from gateway.destinations.files import Files
 from gateway.destinations.topics import Topics, topics_binding
+from gateway.destinations.upstream import Upstream
 from gateway.routing.routes import Route
-from gateway.routing.targets import Columnar, Destination, Images, Lines, OnDisk, Topic
+from gateway.routing.targets import Columnar, Destination, Images, Lines, Nested, OnDisk, Topic
 from gateway.spool import Bounds
 from gateway.writer import Write
 from underlay.messages import Message
@@ -32,7 +33,8 @@ class Destinations(Driver):
     def __init__(self) -> None:
         self._files = Files()
         self._topics = Topics()
-        self._drivers: tuple[Driver, ...] = (self._files, self._topics)
+        self._upstream = Upstream()
+        self._drivers: tuple[Driver, ...] = (self._files, self._topics, self._upstream)
 
     def write_to(self, name: str, destination: Destination, failed: Failed) -> Write:
         """How batches get there."""
@@ -41,6 +43,8 @@ class Destinations(Driver):
                 return self._files.write_to(name, failed)
             case Topic():
                 return self._topics.write_to(destination, failed)
+            case Nested(device):
+                return self._upstream.write_to(device, failed)
 
     def on_start(self, ctx: Context) -> None:
         for driver in self._drivers:

@@ -57,9 +57,16 @@ class Topic(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="mqtt",
         return self.topic.replace("{device}", device).replace("{kind}", kind)
 
 
+class Nested(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="gateway", tag_field="type"):
+    """Another gateway, to which observations are handed on."""
+
+    device: str
+    """A device or a role, with a gateway of its own."""
+
+
 OnDisk = Lines | Images | Columnar
 """Written by the binding `@files` (`gateway.destinations.disk`)."""
-Destination = OnDisk | Topic
+Destination = OnDisk | Topic | Nested
 
 
 def type_of(destination: Destination) -> str:

@@ -140,3 +140,58 @@ def test_there_is_a_broker_where_a_topic_leads_to_whatever_the_architecture(arch
     ]
     assert with_broker == ["hub"]
     assert "@mqtt-routes" in [binding.name for binding in plan.devices["sink"].bindings]
+
+
+NESTED = """
+[storage]
+kind = "paxos"
+
+[gateway]
+unmatched = "region"
+[gateway.destination.region]
+type = "gateway"
+device = "hub"
+
+[gateways.hub]
+unmatched = "archive"
+[gateways.hub.destination.archive]
+type = "lines"
+file = "all.jsonl"
+[gateways.hub.destination.more]
+type = "gateway"
+device = "cam1"
+
+[gateways.cam1]
+"""
+
+
+def test_a_gateway_runs_where_others_hand_on_to() -> None:
+    plan = build_plan(build_experiment(parse_spec(NESTED), "star"))
+    with_gateway = [
+        device for device, on_it in plan.devices.items() for node in on_it.nodes if node.name == "gateway"
+    ]
+    assert sorted(with_gateway) == ["cam1", "hub", "sink"]
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "words"),
+    [
+        (('"cam1"', '"sink"'), "gateways.hub.destination.more.device", "hub -> sink"),
+        (('"cam1"', '"hub"'), "gateways.hub.destination.more.device", "hub -> hub"),
+        (('"cam1"', '"cam2"'), "gateways.hub.destination.more.device", "no gateway on cam2"),
+        (('"cam1"', '"camm1"'), "gateways.hub.destination.more.device", "did you mean 'cam1'"),
+        (("[gateways.cam1]", "[gateways.cam1]\n[gateways.cam2]"), "gateways.cam2", "nothing leads to"),
+        (("[gateways.cam1]", "[gateways.cam1]\n[gateways.sink]"), "gateways.sink", "has a gateway already"),
+        (('unmatched = "archive"', 'unmatched = "archiv"'), "gateways.hub.unmatched", "'archive'"),
+        (('kind = "paxos"', 'kind = "sink"'), "gateways", "storage tier"),
+    ],
+)
+def test_gateways_that_mean_nothing_are_an_error(
+    tmp_path: Path, change: tuple[str, str], key: str, words: str
+) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(NESTED.replace(*change))
+    with pytest.raises(InputError) as error:
+        topologies.check(path)
+    assert f"s.toml: {key}" in str(error.value)
+    assert words in str(error.value)
