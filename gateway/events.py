@@ -20,6 +20,14 @@ class SpoolFull(Event, frozen=True, tag="spool-full"):
     spooled_bytes: int
 
 
+class GaveWay(Event, frozen=True, tag="gave-way"):
+    """An acknowledged observation was given up for a newer one: its route says `drop-oldest`."""
+
+    id: str
+    route: str
+    destination: str
+
+
 class Delivered(Event, frozen=True, tag="destination-has"):
     """A destination beside the storage tier has an observation durably."""
 

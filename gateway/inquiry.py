@@ -15,6 +15,8 @@ from gateway.dead_letters import DeadLetters
 from gateway.messages import (
     Answer,
     AnyQuestion,
+    DestinationState,
+    DestinationStates,
     Devices,
     Fetch,
     GroupState,
@@ -28,6 +30,8 @@ from gateway.messages import (
     DeadLetters as AskDeadLetters,
 )
 from gateway.registry import Registry
+from gateway.routing.routes import Table
+from gateway.routing.tally import Tally
 from gateway.writer import Writer
 from kv.client import Client, Reply
 from kv.messages import Status
@@ -53,11 +57,15 @@ class Inquiry:
         registry: Registry,
         writers: Mapping[str, Writer],
         dead: DeadLetters,
+        table: Table,
+        tally: Tally,
     ) -> None:
         self._client = client
         self._registry = registry
         self._writers = writers
         self._dead = dead
+        self._table = table
+        self._tally = tally
 
     def ask(self, ctx: Context, door: Address, token: int, question: AnyQuestion) -> None:
         """`Answer` with that token goes to the door, now or later."""
@@ -69,7 +77,9 @@ class Inquiry:
             case Devices():
                 tell(ctx, self._registry.states(ctx.now))
             case RouteStates():
-                tell(ctx, self._routes(ctx))
+                tell(ctx, self._routes())
+            case DestinationStates():
+                tell(ctx, tuple(_destination(writer, ctx.now) for writer in self._writers.values()))
             case AskDeadLetters(limit):
                 tell(ctx, self._dead.newest(ctx.store, limit))
             case Fetch(key):
@@ -81,10 +91,26 @@ class Inquiry:
 
     # ------------------------------------------------------------------------------------------------ helpers
 
-    def _routes(self, ctx: Context) -> tuple[RouteState, ...]:
-        states = [_route(name, writer, ctx.now) for name, writer in self._writers.items()]
-        buried = self._dead.count
-        return (*states, RouteState("dead-letter", "disk", buried, buried, 0, 0, 0, 0, 0.0, ""))
+    def _routes(self) -> tuple[RouteState, ...]:
+        states = []
+        for route in self._table.all:
+            counts = self._tally.of(route.name)
+            states.append(
+                RouteState(
+                    name=route.name,
+                    to=route.to,
+                    matched=counts.matched,
+                    written=counts.written,
+                    waiting=sum(each.spool.waiting_of(route.name) for each in self._writers.values()),
+                    dropped=counts.dropped,
+                    dead_lettered=counts.dead_lettered,
+                    refused=counts.refused,
+                    priority=route.priority,
+                    overflow=route.overflow,
+                    rate_limit_per_s=route.rate_limit_per_s,
+                )
+            )
+        return tuple(states)
 
     def _fetch(self, ctx: Context, key: bytes, tell: Tell) -> None:
         def done(ctx: Context, reply: Reply) -> None:
@@ -160,15 +186,14 @@ def prefix_of(device: str, kind: str) -> bytes:
     return f"obs:{{{device}}}:{kind}:".encode()
 
 
-def _route(name: str, writer: Writer, now: float) -> RouteState:
+def _destination(writer: Writer, now: float) -> DestinationState:
     spool = writer.spool
     oldest_s = spool.oldest_s()
-    return RouteState(
-        name=name,
-        to=name,
+    return DestinationState(
+        name=writer.name,
+        type=writer.type,
         taken=writer.delivered + len(spool),
         delivered=writer.delivered,
-        dropped=0,
         failures=writer.failures,
         waiting=len(spool),
         waiting_bytes=spool.size_bytes,

@@ -63,6 +63,28 @@ class Unreadable(Message, frozen=True, array_like=True, tag=3):
     """Its first bytes, 1 KiB at most."""
 
 
+# -- between gateways
+
+
+class HandOn(Message, frozen=True, array_like=True, tag=110):
+    """A gateway offers observations to another, as a door would. `HandedOn` answers."""
+
+    transport = "stream"
+    carries_payload = True
+    token: int
+    hops: int
+    """Gateways that they have come through."""
+    observations: tuple[Observation, ...]
+
+
+class HandedOn(Message, frozen=True, array_like=True, tag=111):
+    """One verdict for each observation, in their order: after the first that is `busy`, all are."""
+
+    transport = "stream"
+    token: int
+    verdicts: tuple[Verdict, ...]
+
+
 # -- questions
 
 
@@ -95,7 +117,11 @@ class Fetch(Question, frozen=True, array_like=True, tag=True):
 
 
 class RouteStates(Question, frozen=True, array_like=True, tag=True):
-    """A tuple of `RouteState`: the store's, those of the user's destinations, and `dead-letter`."""
+    """A tuple of `RouteState`: the user's in their order, `unmatched`, and `dead-letter`."""
+
+
+class DestinationStates(Question, frozen=True, array_like=True, tag=True):
+    """A tuple of `DestinationState`: the store, and those of the user's."""
 
 
 class StorageState(Question, frozen=True, array_like=True, tag=True):
@@ -103,12 +129,12 @@ class StorageState(Question, frozen=True, array_like=True, tag=True):
 
 
 class DeadLetters(Question, frozen=True, array_like=True, tag=True):
-    """The last ones: a tuple of `DeadLetter`, newest first."""
+    """The last ones in the gateway's own table: a tuple of `DeadLetter`, newest first."""
 
     limit: int = 100
 
 
-AnyQuestion = Devices | Stretch | Fetch | RouteStates | StorageState | DeadLetters
+AnyQuestion = Devices | Stretch | Fetch | RouteStates | DestinationStates | StorageState | DeadLetters
 
 
 class Ask(Message, frozen=True, array_like=True, tag=4):
@@ -172,14 +198,36 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class RouteState(msgspec.Struct, frozen=True):
-    """A destination and its counters since the gateway's process started, but for what waits."""
+    """A route and its counters since the gateway's process started, but for what waits.
+
+    An observation counts for the first route that takes it to a destination.
+    """
 
     name: str
     to: str
+    matched: int
+    """Acknowledged, for this route's destination; to `drop`, that is the end of it."""
+    written: int
+    """The destination has it durably."""
+    waiting: int
+    dropped: int
+    """Acknowledged and given up for newer ones, as `drop-oldest` asks for."""
+    dead_lettered: int
+    """The destination will never take it."""
+    refused: int
+    """Answered with `busy` because of this route: its rate, its share, or no room for it."""
+    priority: int = 0
+    overflow: str = "spool"
+    rate_limit_per_s: float | None = None
+
+
+class DestinationState(msgspec.Struct, frozen=True):
+    """A destination and its counters since the gateway's process started, but for what waits."""
+
+    name: str
+    type: str
     taken: int
     delivered: int
-    dropped: int
-    """Given up by its overflow policy."""
     failures: int
     """Attempts that failed; each is made again."""
     waiting: int

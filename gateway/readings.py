@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from edge.datasets import Measurement, Motion
+from edge.observation import Observation
 
 
 def shown(payload: bytes) -> Any:
@@ -36,6 +37,18 @@ def meaning(kind: str, payload: bytes) -> Any:
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass  # somebody else's payload under that name
     return shown(payload)
+
+
+def document(observation: Observation) -> dict[str, Any]:
+    """An observation in JSON, as destinations outside of the store get it."""
+    return {
+        "device": observation.id.device,
+        "sequence": observation.id.sequence,
+        "kind": observation.kind,
+        "t_event": observation.t_event,
+        "t_gen": observation.t_gen,
+        "value": meaning(observation.kind, observation.payload),
+    }
 
 
 _UNITS = {"Cel": "celsius", "%RH": "percent"}

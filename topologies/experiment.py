@@ -14,19 +14,25 @@ from typing import Any
 
 import msgspec
 
+from edge.mqtt.model_broker import BrokerConfig
+from edge.mqtt.mosquitto import mosquitto
+from edge.mqtt.packets import BROKER
 from edge.sensor import SensorConfig, Sensors
 from edge.sink import Sink
-from gateway.destinations.disk import files_binding
+from gateway.destinations.dispatch import bindings as destination_bindings
 from gateway.gateway import Gateway, GatewayConfig
 from gateway.mapreduce.job import JobSource
 from gateway.mapreduce.on_the_way import NAME as COMBINE
 from gateway.mapreduce.on_the_way import PORT as COMBINE_PORT
 from gateway.mapreduce.on_the_way import Combine
 from gateway.messages import NODE as GATEWAY
+from gateway.routing.routing import Routing
+from gateway.routing.targets import Topic
 from kv.client import Client
 from kv.tiers import Tier, tier
 from topologies.architectures import ARCHITECTURES, VARIANTS, deploy_of
 from topologies.architectures.options import Options
+from topologies.gateways import gateways_of
 from topologies.jobs import engine, job_of, on_the_way
 from topologies.profiles import unknown
 from topologies.spec import Spec
@@ -95,6 +101,11 @@ class Experiment(msgspec.Struct, frozen=True, dict=True):
         if storage.kind == "sink":
             return None
         return tier(storage.kind, self.topology.storage, storage.groups, storage.replicas)
+
+    @cached_property
+    def gateways(self) -> Mapping[str, Routing]:
+        """By device, the sink's first; none where the sink keeps everything itself."""
+        return {} if self.tier is None else gateways_of(self.spec, self.topology)
 
     def deliver_to(self, device: str) -> str | None:
         """The node on `device` that takes observations in: the sink's, on the sink."""
@@ -166,6 +177,8 @@ def build_plan(experiment: Experiment) -> Plan:
     if experiment.tier is not None and (experiment.jobs or experiment.unending):
         for device, more in engine(topology, experiment.tier, experiment.jobs).items():
             devices[device] = joined(devices[device], more)
+    for routing in experiment.gateways.values():
+        _add_brokers(routing, devices)
     _check_programs(devices)
     return Plan(
         seed=spec.seed,
@@ -198,19 +211,30 @@ def _workload(experiment: Experiment) -> Mapping[str, DevicePlan]:
     else:
         connect = partial(_client, experiment.tier)
         audit_s = None if experiment.unending else experiment.spec.duration_s - READ_BACK_S
-        config = GatewayConfig(routing=experiment.spec.gateway, read_back_at_s=audit_s)
-        add(topology.sink, GATEWAY, Gateway, connect, config)
+        for device, routing in experiment.gateways.items():
+            at_s = audit_s if device == topology.sink else None
+            add(device, GATEWAY, Gateway, connect, GatewayConfig(routing=routing, read_back_at_s=at_s))
     flows = _flows(experiment)
     ends = [device for flow in flows for device in (flow.source, flow.target)]
     for device in dict.fromkeys(ends):
         add(device, TRAFFIC, Traffic, tuple(flow for flow in flows if flow.source == device))
     programs = _programs(experiment)
-    destinations = experiment.spec.gateway.destination
-    bindings = {topology.sink: (files_binding(destinations),)} if destinations else {}
+    bindings = {
+        device: destination_bindings(routing.destination) for device, routing in experiment.gateways.items()
+    }
     return {
         name: DevicePlan(tuple(nodes[name]), bindings.get(name, ()), programs.get(name, ()))
         for name in topology.roles
     }
+
+
+def _add_brokers(routing: Routing, devices: dict[str, DevicePlan]) -> None:
+    """Where a route leads to a topic there is a broker, whatever the architecture."""
+    for each in routing.destination.values():
+        if isinstance(each, Topic):
+            there = devices[each.broker]
+            if not any(program.name == BROKER for program in there.programs):
+                devices[each.broker] = joined(there, DevicePlan(programs=(mosquitto(BrokerConfig()),)))
 
 
 def _flows(experiment: Experiment) -> list[Flow]:

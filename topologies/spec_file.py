@@ -219,6 +219,10 @@ def _check_rules(spec: Spec) -> None:
             hint=f"at least {spec.deadline_s:g}, or leave it out",
         )
     spec.gateway.check("gateway")
+    for name, routing in spec.gateways.items():
+        routing.check(f"gateways.{name}")
+    if spec.gateways and spec.storage.kind == "sink":
+        raise InputError("there is a gateway only before a storage tier", key="gateways", hint="[storage]")
     if spec.gateway != Routing() and spec.storage.kind == "sink":
         raise InputError("there is a gateway only before a storage tier", key="gateway", hint="[storage]")
     if spec.storage.kind != "sink" and spec.storage.replicas > spec.storage.hosts:

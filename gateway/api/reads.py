@@ -20,6 +20,7 @@ from gateway.api.reading import to_document
 from gateway.inquiry import prefix_of
 from gateway.messages import (
     DeadLetters,
+    DestinationStates,
     Devices,
     DeviceState,
     Fetch,
@@ -95,8 +96,13 @@ def add_reads(app: FastAPI, desk: Desk) -> None:
 
     @app.get("/api/v1/routes")
     async def routes() -> Response:
-        """Where observations go, and how much waits."""
+        """Where observations go, and what became of them."""
         return json_response([msgspec.to_builtins(route) for route in await desk.ask(RouteStates())])
+
+    @app.get("/api/v1/destinations")
+    async def destinations() -> Response:
+        """How the destinations do, and how much waits for each."""
+        return json_response([msgspec.to_builtins(each) for each in await desk.ask(DestinationStates())])
 
     @app.get("/api/v1/dead-letters")
     async def dead_letters(limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Response:

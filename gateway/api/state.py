@@ -1,4 +1,4 @@
-"""The document that the dashboard is fed with: the network, devices, storage, routes, as one.
+"""The document that the dashboard is fed with: the network, devices, storage, routes, destinations as one.
 
 Made at most twice a second, however many look at it.
 """
@@ -14,7 +14,15 @@ import msgspec
 
 from gateway.api.desk import Desk, Refused, Unanswered
 from gateway.api.running import NotRunning, Running
-from gateway.messages import Devices, DeviceState, GroupState, Latest, RouteStates, StorageState
+from gateway.messages import (
+    DestinationStates,
+    Devices,
+    DeviceState,
+    GroupState,
+    Latest,
+    RouteStates,
+    StorageState,
+)
 from gateway.readings import meaning
 
 INTERVAL_S = 0.5
@@ -69,6 +77,7 @@ class Feed:
         heard: tuple[DeviceState, ...] = await self._desk.ask(Devices())
         await self._ask_storage(problems)
         routes = await self._desk.ask(RouteStates())
+        destinations = await self._desk.ask(DestinationStates())
         return {
             "now": seen["t_s"],
             "run": {
@@ -79,6 +88,7 @@ class Feed:
             "links": seen["links"],
             "storage": self._storage,
             "routes": [msgspec.to_builtins(route) for route in routes],
+            "destinations": [msgspec.to_builtins(destination) for destination in destinations],
             "events": list(self._running.faults),
             "problems": problems,
         }

@@ -47,8 +47,8 @@ function noticed(state) {
     facts.set(`Group ${group.name}`, group.leader ? `is led by ${group.leader}` : "has no leader that is known");
     for (const replica of group.replicas) facts.set(`Replica ${replica.address}`, replica.answers ? "answers" : "is silent");
   }
-  for (const route of state.routes) {
-    facts.set(`Route ${route.name}`, route.trouble ? `is in trouble: ${route.trouble}` : "delivers");
+  for (const { name, trouble } of state.destinations) {
+    facts.set(`Destination ${name}`, trouble ? `is in trouble: ${trouble}` : "takes what it is given");
   }
   return facts;
 }

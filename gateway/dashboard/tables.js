@@ -1,4 +1,4 @@
-// Storage groups and routes as tables.
+// Storage groups, routes and destinations as tables.
 
 import { Keyed, byId, make, put, set } from "./dom.js";
 import { bytes, duration, figures } from "./format.js";
@@ -13,19 +13,23 @@ function rows(id, columns, text) {
 }
 
 const STORAGE = ["name", "leader", "replicas", "slots", "log_end", "lag"];
-const ROUTES = ["name", "to", "taken", "delivered", "dropped", "failures", "waiting", "oldest", "trouble"];
+const ROUTES = ["name", "to", "matched", "written", "waiting", "dropped", "dead_lettered", "refused", "terms"];
+const DESTINATIONS = ["name", "type", "taken", "delivered", "failures", "waiting", "oldest", "trouble"];
 
 export class Tables {
   constructor() {
     this.storage = rows("storage", STORAGE, ["leader", "replicas"])(showGroup);
-    this.routes = rows("routes", ROUTES, ["to", "trouble"])(showRoute);
+    this.routes = rows("routes", ROUTES, ["to", "terms"])(showRoute);
+    this.destinations = rows("destinations", DESTINATIONS, ["type", "trouble"])(showDestination);
   }
 
   show(state) {
     byId("storage-part").hidden = state.storage.length === 0;
     byId("routes-part").hidden = state.routes.length === 0;
+    byId("destinations-part").hidden = state.destinations.length === 0;
     this.storage.show(state.storage, (group) => group.name);
     this.routes.show(state.routes, (route) => route.name);
+    this.destinations.show(state.destinations, (destination) => destination.name);
   }
 }
 
@@ -48,11 +52,32 @@ function showGroup(cells, group) {
 function showRoute(cells, route) {
   put(cells.name, route.name);
   put(cells.to, route.to);
-  put(cells.taken, figures(route.taken));
-  put(cells.delivered, figures(route.delivered));
+  put(cells.matched, figures(route.matched));
+  put(cells.written, figures(route.written));
+  put(cells.waiting, figures(route.waiting));
   alerting(cells.dropped, figures(route.dropped), route.dropped > 0);
-  put(cells.failures, figures(route.failures));
-  put(cells.waiting, route.waiting ? `${figures(route.waiting)} (${bytes(route.waiting_bytes)})` : "0");
-  put(cells.oldest, route.waiting ? duration(route.oldest_s) : "");
-  alerting(cells.trouble, route.trouble || "none", Boolean(route.trouble));
+  alerting(cells.dead_lettered, figures(route.dead_lettered), route.dead_lettered > 0);
+  alerting(cells.refused, figures(route.refused), route.refused > 0);
+  put(cells.terms, terms(route));
+}
+
+// What the user chose for it, where that is not the default.
+function terms(route) {
+  const said = [];
+  if (route.priority) said.push(`priority ${route.priority}`);
+  if (route.rate_limit_per_s !== null) said.push(`${route.rate_limit_per_s}/s`);
+  if (route.overflow !== "spool") said.push(route.overflow);
+  return said.join(", ");
+}
+
+function showDestination(cells, destination) {
+  put(cells.name, destination.name);
+  put(cells.type, destination.type);
+  put(cells.taken, figures(destination.taken));
+  put(cells.delivered, figures(destination.delivered));
+  put(cells.failures, figures(destination.failures));
+  const waiting = `${figures(destination.waiting)} (${bytes(destination.waiting_bytes)})`;
+  put(cells.waiting, destination.waiting ? waiting : "0");
+  put(cells.oldest, destination.waiting ? duration(destination.oldest_s) : "");
+  alerting(cells.trouble, destination.trouble || "none", Boolean(destination.trouble));
 }

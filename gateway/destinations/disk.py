@@ -11,16 +11,17 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import OrderedDict
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from edge.observation import Observation
+from gateway.destinations.columnar import ColumnarFolder
 from gateway.destinations.files import ENDPOINT, FilesWritten, WriteFiles
-from gateway.readings import meaning
-from gateway.routing.routing import Destination, Images, Lines
+from gateway.readings import document
+from gateway.routing.targets import Columnar, Images, Lines, OnDisk
 from underlay.messages import Message
 from underlay.node import Address, Context, Node
 from underlay.plan import BindingHost, BindingPlan
@@ -37,7 +38,7 @@ class DiskBinding:
         destinations: by name; relative paths are in the device's own folder.
     """
 
-    def __init__(self, destinations: dict[str, Destination]) -> None:
+    def __init__(self, destinations: Mapping[str, OnDisk]) -> None:
         self._destinations = destinations
         self._busy = asyncio.Lock()
         self._tasks: dict[asyncio.Task[None], None] = {}
@@ -46,25 +47,69 @@ class DiskBinding:
         self._host = host
         folder = host.folder / "files"
         self._open = {name: _opened(folder, each) for name, each in self._destinations.items()}
+        self._gathered = {name: _Gathered(each) for name, each in self._destinations.items()}
 
     def send(self, node: str, message: Message) -> None:
         assert isinstance(message, WriteFiles)
-        task = asyncio.get_running_loop().create_task(self._write(node, message))
+        gathered = self._gathered[message.destination]
+        gathered.take(node, message)
+        if gathered.rows >= gathered.rows_max:
+            self._flush(message.destination)
+        elif gathered.due is None:
+            later = asyncio.get_running_loop().call_later
+            gathered.due = later(gathered.gather_s, self._flush, message.destination)
+
+    async def close(self) -> None:
+        for name, gathered in self._gathered.items():
+            if gathered.requests:
+                self._flush(name)
+        await asyncio.gather(*self._tasks)
+
+    def _flush(self, name: str) -> None:
+        task = asyncio.get_running_loop().create_task(self._write(name, self._gathered[name].give()))
         self._tasks[task] = None
         task.add_done_callback(self._tasks.pop)
 
-    async def close(self) -> None:
-        await asyncio.gather(*self._tasks)
+    async def _write(self, name: str, requests: list[tuple[str, WriteFiles]]) -> None:
+        target = self._open[name]
 
-    async def _write(self, node: str, message: WriteFiles) -> None:
-        observations = [Observation.decode(data) for data in message.observations]
+        def work() -> None:
+            target.write(
+                [Observation.decode(data) for _, request in requests for data in request.observations]
+            )
+
         problem = ""
         async with self._busy:
             try:
-                await asyncio.to_thread(self._open[message.destination].write, observations)
+                await asyncio.to_thread(work)
             except OSError as error:
-                problem = f"{message.destination}: {error.strerror}"
-        self._host.deliver(node, FilesWritten(message.token, problem))
+                problem = f"{name}: {error.strerror}"
+        for node, request in requests:
+            self._host.deliver(node, FilesWritten(request.token, problem))
+
+
+class _Gathered:
+    """What is written to a destination together: columns want many, lines are written as they come."""
+
+    def __init__(self, destination: OnDisk) -> None:
+        self.rows_max, self.gather_s = 0, 0.0
+        if isinstance(destination, Columnar):
+            self.rows_max, self.gather_s = destination.rows_max, destination.gather_s
+        self.rows = 0
+        self.due: asyncio.TimerHandle | None = None
+        self.requests: list[tuple[str, WriteFiles]] = []
+
+    def take(self, node: str, request: WriteFiles) -> None:
+        """One more."""
+        self.requests.append((node, request))
+        self.rows += len(request.observations)
+
+    def give(self) -> list[tuple[str, WriteFiles]]:
+        """All of it."""
+        if self.due is not None:
+            self.due.cancel()
+        requests, self.requests, self.rows, self.due = self.requests, [], 0, None
+        return requests
 
 
 class LinesFile:
@@ -85,7 +130,7 @@ class LinesFile:
         fresh = [each for each in observations if str(each.id) not in self._recent]
         if not fresh:
             return
-        data = b"".join(msgspec.json.encode(_document(each) | more) + b"\n" for each in fresh)
+        data = b"".join(msgspec.json.encode(document(each) | more) + b"\n" for each in fresh)
         with self._path.open("r+b") as file:
             end = file.seek(0, os.SEEK_END)
             try:
@@ -172,29 +217,20 @@ class _Id(msgspec.Struct):
     sequence: int
 
 
-def files_binding(destinations: dict[str, Destination]) -> BindingPlan:
+def files_binding(destinations: Mapping[str, OnDisk]) -> BindingPlan:
     """For the gateway's `DevicePlan`."""
     return BindingPlan(ENDPOINT, FilesModel, lambda: DiskBinding(destinations), 0)
 
 
-def _opened(folder: Path, destination: Destination) -> LinesFile | ImagesFolder:
+def _opened(folder: Path, destination: OnDisk) -> LinesFile | ImagesFolder | ColumnarFolder:
     match destination:
         case Lines(file):
             return LinesFile(folder / file)
         case Images(name):
             (folder / name).mkdir(parents=True, exist_ok=True)
             return ImagesFolder(folder / name)
-
-
-def _document(observation: Observation) -> dict[str, Any]:
-    return {
-        "device": observation.id.device,
-        "sequence": observation.id.sequence,
-        "kind": observation.kind,
-        "t_event": observation.t_event,
-        "t_gen": observation.t_gen,
-        "value": meaning(observation.kind, observation.payload),
-    }
+        case Columnar(name):
+            return ColumnarFolder(folder / name)
 
 
 def _sync_folder(folder: Path) -> None:

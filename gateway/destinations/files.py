@@ -6,13 +6,13 @@ is asked for again by the node after a while; the binding recognises what it has
 
 from __future__ import annotations
 
-from gateway.spool import Entry
-from gateway.writer import Finish, Write, Writer
+from gateway.destinations.driver import RETRY_S, Driver, Failed
+from gateway.lane import Entry
+from gateway.writer import Finish, Write
 from underlay.messages import Message
-from underlay.node import Context, Timer
+from underlay.node import Address, Context, Timer
 
 ENDPOINT = "@files"
-RETRY_S = 1.0
 
 
 class WriteFiles(Message, frozen=True, array_like=True, tag=1):
@@ -33,45 +33,43 @@ class FilesWritten(Message, frozen=True, array_like=True, tag=2):
     problem: str = ""
 
 
-class Files:
+class Files(Driver):
     """The node's side: batches under way."""
 
     def __init__(self) -> None:
         self._number = 0
-        self._waiting: dict[int, tuple[str, tuple[bytes, ...], Finish]] = {}
-        self.writers: dict[str, Writer] = {}
-        """By destination; told of troubles."""
+        self._waiting: dict[int, tuple[str, tuple[bytes, ...], Finish, Failed]] = {}
 
-    def write_to(self, destination: str) -> Write:
-        """Writes to that one."""
+    def write_to(self, name: str, failed: Failed) -> Write:
+        """Writes to the destination of that name."""
 
         def write(ctx: Context, _batch: tuple[Entry, ...], data: list[bytes], finish: Finish) -> None:
             self._number += 1
-            self._waiting[self._number] = destination, tuple(data), finish
+            self._waiting[self._number] = name, tuple(data), finish, failed
             self._ask(ctx, self._number)
 
         return write
 
-    def on_written(self, ctx: Context, message: FilesWritten) -> None:
-        """The binding answers."""
+    def on_message(self, ctx: Context, sender: Address, message: Message) -> bool:
+        if not isinstance(message, FilesWritten):
+            return False
         waiting = self._waiting.get(message.token)
-        if waiting is None:
-            return
-        destination, _, finish = waiting
-        if message.problem:
-            self.writers[destination].failed(message.problem)
-            ctx.set_timer((ENDPOINT, message.token), RETRY_S)
-        else:
-            del self._waiting[message.token]
-            finish(ctx, "written", "")
+        if waiting is not None:
+            _, _, finish, failed = waiting
+            if message.problem:
+                failed(message.problem)
+                ctx.set_timer((ENDPOINT, message.token), RETRY_S)
+            else:
+                del self._waiting[message.token]
+                finish(ctx, "written", "")
+        return True
 
     def on_timer(self, ctx: Context, timer: Timer) -> bool:
-        """Take a timer; False if it is none of these."""
         if not (isinstance(timer, tuple) and timer[0] == ENDPOINT):
             return False
         self._ask(ctx, timer[1])
         return True
 
     def _ask(self, ctx: Context, token: int) -> None:
-        destination, data, _ = self._waiting[token]
-        ctx.send(ENDPOINT, WriteFiles(token, destination, data))
+        name, data, _, _ = self._waiting[token]
+        ctx.send(ENDPOINT, WriteFiles(token, name, data))

@@ -6,7 +6,7 @@ simply tried again; how long to wait in between, and whom to ask, is `kv.client`
 
 from __future__ import annotations
 
-from gateway.spool import Entry
+from gateway.lane import Entry
 from gateway.writer import Finish, Write
 from kv.client import Client, Reply
 from underlay.node import Context

@@ -4,34 +4,39 @@ whatever fails; what it does not take is said; and it answers questions."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from edge.observation import Observation, ObservationId, Observed
 from edge.sink import Kept
-from gateway.destinations.disk import files_binding
+from gateway.destinations.dispatch import bindings
 from gateway.gateway import Gateway, GatewayConfig
 from gateway.messages import (
     Answer,
     AnyQuestion,
     Ask,
     DeadLetters,
+    DestinationStates,
     Devices,
     Fetch,
     Judged,
     Offered,
     Page,
+    RouteState,
     RouteStates,
     StorageState,
     Stretch,
     Unreadable,
     Verdict,
 )
+from gateway.readings import meaning
 from gateway.routing.routes import Route
-from gateway.routing.routing import Images, Lines, Routing
+from gateway.routing.routing import Routing
+from gateway.routing.targets import Images, Lines
 from gateway.spool import Bounds
 from kv.client import Client, Reply
 from kv.messages import CLIENT_MESSAGES
@@ -131,20 +136,26 @@ class Stranger(Node):
 class Scene:
     """A sink that stores into a tier of three hosts, all of them in range of each other."""
 
-    def __init__(self, kind: Kind = "paxos", config: GatewayConfig | None = None) -> None:
+    def __init__(
+        self,
+        kind: Kind = "paxos",
+        config: GatewayConfig | None = None,
+        more: Mapping[str, DevicePlan] | None = None,
+    ) -> None:
+        config = config or GatewayConfig()
         store = tier(kind, HOSTS)
         nodes = store.nodes()
-        connect = partial(_client, store)
+        connect = partial(client_of, store)
         nodes["sink"] = (
-            NodePlan("gateway", partial(Gateway, connect, config or GatewayConfig()), 7000),
+            NodePlan("gateway", partial(Gateway, connect, config), 7000),
             NodePlan("feeder", Feeder, 7001),
             NodePlan("door", Door, 7003),
         )
         nodes["stranger"] = (NodePlan("stranger", partial(Stranger, store), 7002),)
-        links = tuple(Link(a, b, WIRE, WIRE) for a, b in every_pair(nodes))
-        network = Network(tuple(Device(name) for name in nodes), links)
-        devices = {name: DevicePlan(plans) for name, plans in nodes.items()}
-        devices["sink"] = DevicePlan(nodes["sink"], (files_binding({}),))
+        devices = {name: DevicePlan(plans) for name, plans in nodes.items()} | dict(more or {})
+        devices["sink"] = DevicePlan(nodes["sink"], bindings(config.routing.destination))
+        links = tuple(Link(a, b, WIRE, WIRE) for a, b in every_pair(devices))
+        network = Network(tuple(Device(name) for name in devices), links)
         self.world = World(Plan(seed=1, duration_s=600.0, network=network, devices=devices))
         self._offers = 0
         self.run(READY_S)
@@ -160,7 +171,7 @@ class Scene:
         self._offers += 1
         self.world.inject("sink/door", Bring(Offered(self._offers, "http", observations)))
         self.run(for_s)
-        return [verdict.outcome for verdict in self._door.verdicts[self._offers]]
+        return [verdict.outcome for verdict in self.verdicts]
 
     def ask(self, question: AnyQuestion, for_s: float = 12.0) -> Any:
         """The answer's body; its problem fails the test."""
@@ -178,6 +189,11 @@ class Scene:
         node = self.world.node("sink/door")
         assert isinstance(node, Door)
         return node
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Of the last offer."""
+        return self._door.verdicts[self._offers]
 
     @property
     def kept(self) -> Counter[str]:
@@ -209,7 +225,7 @@ class Scene:
         return bool(self.do(b"GET", observation.key()) == observation.encode())
 
 
-def _client(store: Tier, lanes: int) -> Client[Context]:
+def client_of(store: Tier, lanes: int) -> Client[Context]:
     return Client(store.directory(), lanes=lanes)
 
 
@@ -368,8 +384,17 @@ def test_each_goes_where_its_routes_say() -> None:
     assert sorted(scene.stored) == ["cam1:1", "cam1:3"]
     elsewhere = {record["id"]: record["to"] for record in scene.told("routed-elsewhere")}
     assert elsewhere == {"cam1:2": ["album"], "noisy1:1": ["drop"]}
-    states = {state.name: (state.taken, state.delivered) for state in scene.ask(RouteStates())}
-    assert states == {"store": (2, 2), "archive": (1, 1), "album": (1, 1), "dead-letter": (0, 0)}
+    states = {state.name: (state.taken, state.delivered) for state in scene.ask(DestinationStates())}
+    assert states == {"store": (2, 2), "archive": (1, 1), "album": (1, 1)}
+    routes = [(each.name, each.to, each.matched, each.written) for each in scene.ask(RouteStates())]
+    assert routes == [
+        ("archive", "archive", 1, 1),
+        ("store", "store", 1, 1),
+        ("album", "album", 1, 1),
+        ("drop", "drop", 1, 0),
+        ("unmatched", "store", 1, 1),
+        ("dead-letter", "table", 0, 0),
+    ]
     assert scene.offer(*some) == ["duplicate"] * 4
 
 
@@ -386,6 +411,80 @@ def test_a_destination_that_is_away_holds_up_no_other_and_a_crash_loses_nothing(
     scene.run(10.0)
     assert scene.stored == ids(some)
     assert len(filed(scene)) == 5
+
+
+def routed(*routes: Route, bounds: Bounds | None = None) -> Scene:
+    routing = Routing(routes, {"archive": Lines("all.jsonl")})
+    return Scene(config=GatewayConfig(bounds=bounds or Bounds(), routing=routing))
+
+
+def counted(scene: Scene, name: str) -> RouteState:
+    found = next(state for state in scene.ask(RouteStates()) if state.name == name)
+    assert isinstance(found, RouteState)
+    return found
+
+
+def test_a_route_with_a_rate_takes_everything_and_lets_it_leave_slowly() -> None:
+    scene = routed(Route(to="archive", rate_limit_per_s=2.0, rate_burst=1))
+    some = seen(*range(6))
+    assert scene.offer(*some) == ["kept"] * 6
+    scene.run(5.0)
+    assert filed(scene) == [("archive", id_) for id_ in ids(some)]
+    times = [record["t"] for record in scene.told("destination-has")]
+    assert [round(b - a, 2) for a, b in pairwise(times)] == [0.5] * 5
+
+
+def test_a_route_that_blocks_holds_the_sender_back_to_its_rate() -> None:
+    scene = routed(Route(to="archive", rate_limit_per_s=2.0, overflow="block"))
+    some = seen(*range(6))
+    assert scene.offer(*some) == ["kept", "kept", "busy", "busy", "busy", "busy"]
+    assert scene.verdicts[-1].retry_after_s == 0.5
+    assert scene.offer(*some[2:]) == ["kept", "kept", "busy", "busy"]
+    state = counted(scene, "archive")
+    assert (state.matched, state.written, state.refused) == (4, 4, 6)
+    scene.feed(*some[4:], *seen(7, 8, 9))  # who offers nothing twice is taken in when the rate allows
+    scene.run(3.0)
+    assert list(scene.kept) == ids(seen(4, 5, 7, 8, 9))
+    assert [id_ for _, id_ in filed(scene)] == ids([*some, *seen(7, 8, 9)])
+
+
+def test_what_gives_way_is_counted_and_told() -> None:
+    scene = routed(Route(to="store", name="lossy", overflow="drop-oldest", spool_max_observations=2))
+    scene.world.apply(Partition((HOSTS,)))
+    assert scene.offer(*seen(0)) == ["kept"]  # it is on its way, and cannot give way any more
+    assert scene.offer(*seen(1, 2, 3)) == ["kept"] * 3
+    scene.world.apply(Heal())
+    scene.run(10.0)
+    (gone,) = scene.told("gave-way")
+    assert (gone["id"], gone["route"], gone["destination"]) == ("cam1:1", "lossy", "store")
+    assert scene.stored == ["cam1:0", "cam1:2", "cam1:3"]
+    assert counted(scene, "lossy").dropped == 1
+
+
+def test_a_higher_priority_is_written_first() -> None:
+    urgent = Route(to="store", name="urgent", kind="motion", priority=9)
+    scene = routed(urgent)
+    scene.world.apply(Partition((HOSTS,)))
+    calm = [made(f"cam{n}", 1, "temperature") for n in range(100)]
+    scene.offer(*calm, *(made(f"new{n}", 1, "motion") for n in range(3)))
+    scene.world.apply(Crash("sink"))
+    scene.world.apply(Heal())
+    scene.world.apply(Restart("sink"))
+    scene.run(10.0)
+    assert sorted(scene.stored[:32])[-3:] == ["new0:1", "new1:1", "new2:1"]
+    assert len(scene.stored) == 103
+
+
+def test_who_waits_for_room_does_not_let_a_later_one_of_its_device_pass() -> None:
+    small, large, other = *seen(1), *seen(2, size_bytes=1000), *seen(3)
+    scene = Scene(config=GatewayConfig(bounds=Bounds(bytes_max=len(large.encode()))))
+    scene.world.apply(Partition((HOSTS,)))
+    scene.feed(small, large, other)
+    scene.run(1.0)
+    assert scene.kept == {"cam1:1": 1}
+    scene.world.apply(Heal())
+    scene.run(10.0)
+    assert scene.stored == ["cam1:1", "cam1:2", "cam1:3"]
 
 
 # ------------------------------------------------------------------------------------------------------ doors
@@ -447,6 +546,48 @@ def test_dead_letters_have_their_reasons_and_outlive_a_crash() -> None:
     assert scene.stored == []
 
 
+def bad(*sequences: int) -> list[Observation]:
+    """Nothing comes from so far in the future."""
+    return [Observation(ObservationId("cam1", n), "temperature", 0.0, 1e9, b"?") for n in sequences]
+
+
+def test_dead_letters_can_go_to_a_destination_and_outlive_a_crash_on_their_way() -> None:
+    routing = Routing(destination={"letters": Lines("letters.jsonl")}, dead_letter="letters")
+    scene = Scene(config=GatewayConfig(routing=routing))
+    assert scene.offer(*bad(1, 2), *seen(7), for_s=0.01) == ["dead-letter", "dead-letter", "kept"]
+    scene.world.apply(Crash("sink"))
+    scene.world.apply(Restart("sink"))
+    scene.run(3.0)
+    scene.offer(*bad(3), for_s=3.0)
+    assert list(dict.fromkeys(filed(scene))) == [("letters", f"sink:{n}") for n in (1, 2, 3)]
+    keys = [key for key in scene.world.durable("sink/@files") if key.startswith(b"letters/")]
+    letter = Observation.decode(scene.world.durable("sink/@files")[keys[0]])
+    assert letter.kind == "dead-letter"
+    said = meaning(letter.kind, letter.payload)
+    assert (said["door"], said["id"], said["sample"]) == ("http", "cam1:1", bad(1)[0].encode())
+    assert scene.ask(DeadLetters(10)) == ()
+    state = counted(scene, "dead-letter")
+    assert (state.to, state.matched, state.written) == ("letters", 1, 1)
+    assert scene.stored == ["cam1:7"]
+
+
+def test_dead_letters_for_which_there_is_no_room_go_into_the_table() -> None:
+    routing = Routing(destination={"letters": Lines("letters.jsonl")}, dead_letter="letters")
+    scene = Scene(config=GatewayConfig(bounds=Bounds(entries_max=2), routing=routing))
+    scene.offer(*bad(1, 2, 3), for_s=3.0)
+    assert filed(scene) == [("letters", "sink:1"), ("letters", "sink:2")]
+    assert [letter.id for letter in scene.ask(DeadLetters(10))] == ["cam1:3"]
+
+
+def test_dead_letters_can_be_dropped() -> None:
+    scene = Scene(config=GatewayConfig(routing=Routing(dead_letter="drop")))
+    assert scene.offer(*bad(1)) == ["dead-letter"]
+    assert scene.ask(DeadLetters(10)) == ()
+    assert counted(scene, "dead-letter").matched == 1
+    assert [record["id"] for record in scene.told("dead-lettered")] == ["cam1:1"]
+    assert scene.world.durable("sink/gateway") == {}
+
+
 # -------------------------------------------------------------------------------------------------- questions
 
 
@@ -480,9 +621,9 @@ def test_devices_routes_and_storage_are_told_as_they_are() -> None:
     assert (cam1.name, cam1.kept, cam1.duplicates) == ("cam1", 2, 1)
     assert [(latest.id, latest.payload) for latest in cam1.latest] == [("cam1:2", b"x" * 40)]
     assert cam1.age_s > 4.0
-    store, dead = scene.ask(RouteStates())
+    (store,) = scene.ask(DestinationStates())
     assert (store.taken, store.delivered, store.waiting, store.trouble) == (2, 2, 0, "")
-    assert dead.taken == 0
+    assert counted(scene, "dead-letter").matched == 0
     groups = scene.ask(StorageState())
     assert [group.name for group in groups] == ["g1", "g2", "g3"]
     assert sum(group.slots for group in groups) == 16_384

@@ -183,9 +183,17 @@ def test_metrics_storage_routes_and_the_description(client: httpx.Client) -> Non
     client.post("/api/v1/observations", json=document(1, "x"))
     lines = client.get("/metrics").text.splitlines()
     assert 'birdhouse_device_kept_total{device="x"} 1' in lines
+    assert 'birdhouse_route_refused_total{route="unmatched"} 0' in lines
+    assert 'birdhouse_destination_failures_total{destination="store"} 0' in lines
+    types = [line.split() for line in lines if line.startswith("# TYPE")]
+    assert len(types) == len({name for _, _, name, _ in types})
     (group,) = client.get("/api/v1/storage").json()
     assert (group["slots"], len(group["replicas"])) == (16_384, 3)
-    assert [route["name"] for route in client.get("/api/v1/routes").json()] == ["store", "dead-letter"]
+    route, dead = client.get("/api/v1/routes").json()
+    assert (dead["name"], dead["to"]) == ("dead-letter", "table")
+    assert (route["name"], route["to"], route["dropped"], route["refused"]) == ("unmatched", "store", 0, 0)
+    assert route["matched"] >= 1
+    assert [each["name"] for each in client.get("/api/v1/destinations").json()] == ["store"]
     assert "/api/v1/observations" in client.get("/openapi.json").json()["paths"]
 
 
@@ -198,7 +206,9 @@ def test_the_dashboard_and_its_feed(client: httpx.Client) -> None:
         documents = [json.loads(line[6:]) for line, _ in zip(_data(events), range(2), strict=False)]
     assert len(documents) == 2
     assert "s" in [device["name"] for device in documents[1]["devices"]]
-    assert {"now", "run", "devices", "links", "storage", "routes", "events"} <= documents[0].keys()
+    assert {"now", "run", "devices", "links", "storage", "routes", "destinations", "events"} <= documents[
+        0
+    ].keys()
 
 
 def _data(events: httpx.Response) -> Iterator[str]:

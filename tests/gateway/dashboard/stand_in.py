@@ -47,8 +47,11 @@ def network(birdhouses: int = 6, *, strange: str = "") -> dict[str, Any]:
         "now": 100.0, "run": {"name": "quickstart", "fabric": "mininet"}, "devices": devices, "links": links,
         "storage": [{"name": "g1", "leader": "store1/kv", "replicas": replicas, "slots": 8192,
                      "log_end": 420, "lag": 3}],
-        "routes": [{"name": "readings", "to": "kv (store)", "taken": 60, "delivered": 58, "dropped": 0,
-                    "failures": 1, "waiting": 2, "waiting_bytes": 220, "oldest_s": 0.4, "trouble": ""}],
+        "routes": [{"name": "readings", "to": "kv", "matched": 61, "written": 58, "waiting": 2, "dropped": 1,
+                    "dead_lettered": 0, "refused": 0, "priority": 2, "overflow": "drop-oldest",
+                    "rate_limit_per_s": 1.5}],
+        "destinations": [{"name": "kv", "type": "store", "taken": 60, "delivered": 58, "failures": 1,
+                          "waiting": 2, "waiting_bytes": 220, "oldest_s": 0.4, "trouble": ""}],
         "events": [{"t": 1.0, "text": "the run started"}],
     }  # fmt: skip
 

@@ -85,7 +85,7 @@ def test_it_follows_changes_without_rebuilding(browser: Browser, gateway: StandI
     )
     for _ in range(4):
         gateway.device("cam1")["kept"] += 7
-        gateway.state["routes"][0]["delivered"] += 7
+        gateway.state["routes"][0]["written"] += 7
         gateway.state["links"][0]["bytes_per_s"] += 500.0
         gateway.change()
     browser.wait('document.getElementById("cards").innerText.includes("38 kept")')

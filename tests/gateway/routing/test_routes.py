@@ -18,6 +18,10 @@ def seen(kind: str = "temperature", device: str = "cam3", payload: bytes | None 
     return Observation(ObservationId(device, 1), kind, 60.0, 0.0, payload)
 
 
+def led(table: Table, observation: Observation, age_s: float = 0.0) -> list[str]:
+    return [route.to for route in table.match(observation, 50, age_s)]
+
+
 @pytest.mark.parametrize(
     ("route", "takes"),
     [
@@ -48,7 +52,7 @@ def seen(kind: str = "temperature", device: str = "cam3", payload: bytes | None 
 def test_a_route_takes(route: dict[str, Any], takes: bool) -> None:
     table = Table((msgspec.convert({"to": "there", **route}, Route),), unmatched="else")
     for _ in range(2):  # the second time from what is remembered of names
-        assert table.match(seen(), 50, 10.0) == (("there",) if takes else ("else",))
+        assert led(table, seen(), 10.0) == ["there" if takes else "else"]
     *_, step = table.explain(seen(), 50, 10.0)
     assert (step.to, step.takes) == ("there" if takes else "else", True)
 
@@ -62,13 +66,13 @@ def test_the_first_match_wins_unless_it_goes_on() -> None:
             Route(to="never", kind="temperature"),
         )
     )
-    assert table.match(seen(), 50, 0.0) == ("archive", "alarms")
-    assert table.match(seen("motion", payload=b"?"), 50, 0.0) == ("archive",)
+    assert led(table, seen()) == ["archive", "alarms"]
+    assert led(table, seen("motion", payload=b"?")) == ["archive"]
     assert [step.to for step in table.explain(seen(), 50, 0.0)] == ["archive", "alarms", "archive"]
 
 
 def test_without_routes_everything_goes_to_the_store() -> None:
-    assert Table().match(seen(), 50, 0.0) == ("store",)
+    assert led(Table(), seen()) == ["store"]
     assert [step.why for step in Table().explain(seen(), 50, 0.0)] == ["no route takes it"]
 
 
@@ -97,9 +101,19 @@ def test_what_can_never_take_anything_is_known() -> None:
     assert [later.to for later, _ in Table((Route(to="a"), last)).shadowed()] == ["b"]
     assert list(Table((Route(to="a", goes_on=True), last)).shadowed()) == []
     assert list(Table((Route(to="a", kind="*"), last)).shadowed()) == []
+    limited = Route(to="a", name="all", rate_limit_per_s=1.0, priority=3)
+    assert [later.to for later, _ in Table((limited, last)).shadowed()] == ["b"]
+
+
+def test_every_route_has_a_name_of_its_own() -> None:
+    routes = (Route(to="a"), Route(to="a", name="a-2"), Route(to="a"), Route(to="b"), Route(to="a"))
+    assert [route.name for route in Table(routes).all] == [
+        *("a", "a-2", "a-3", "b", "a-4"),
+        *("unmatched", "dead-letter"),
+    ]
 
 
 def test_hostile_payloads_match_no_value() -> None:
     table = Table((Route(to="a", where={"celsius": Condition(above=0.0)}),))
     for payload in (b"", b"\xc1", b"\x81\xa7celsius\xc0", b"\x81\xa7celsius\xc3", b"\x9f" * 100):
-        assert table.match(seen("other", payload=payload), 50, 0.0) == ("store",)
+        assert led(table, seen("other", payload=payload)) == ["store"]
