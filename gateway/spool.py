@@ -64,7 +64,8 @@ class Spool:
         self._bytes: dict[str, int] = {}
         self._busy: dict[str, int] = {}
         """Devices with a batch under way, and its length."""
-        self._keys: dict[bytes, None] = {}
+        self._keys: dict[bytes, bytes] = {}
+        """Where each is in the node's store, by where the storage tier will keep it."""
         self._number = 0
 
     def __len__(self) -> int:
@@ -72,6 +73,11 @@ class Spool:
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._keys
+
+    def find(self, store: Store, key: bytes) -> bytes | None:
+        """What waits to be kept under that key; None: nothing does."""
+        spool_key = self._keys.get(key)
+        return None if spool_key is None else store.get(spool_key)
 
     def load(self, store: Store, now: float) -> None:
         """After a restart: what was there before."""
@@ -150,7 +156,7 @@ class Spool:
     def _enter(self, entry: Entry) -> None:
         self._lanes.setdefault(entry.device, deque()).append(entry)
         self._bytes[entry.device] = self._bytes.get(entry.device, 0) + entry.size_bytes
-        self._keys[entry.key] = None
+        self._keys[entry.key] = entry.spool_key
         self.size_bytes += entry.size_bytes
 
 
