@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -158,12 +159,34 @@ def _convert(raw: dict[str, Any]) -> Spec:
         return msgspec.convert(raw, Spec)
     except msgspec.ValidationError as error:
         problem, _, path = str(error).partition(" - at `$")
-        key = path.rstrip("`").lstrip(".")
+        key = _exact(raw, path.rstrip("`").lstrip("."))
         missing = re.search(r"missing required field `(\w+)`", problem)
         if missing:
             raise InputError("is missing", key=_join(key, missing[1])) from error
         found = _at(raw, key)
         raise InputError(_worded(problem, found), key=key or None) from error
+
+
+def _exact(raw: dict[str, Any], path: str) -> str:
+    """msgspec does not say under which of a user's own names (`destination[...]`) it met what it tells of."""
+    while _ANY in path:
+        above, _, below = path.partition(_ANY)
+        for name in _at(raw, above) or ():
+            trial = deepcopy(raw)
+            table = _at(trial, above)
+            for other in [each for each in table if each != name]:
+                del table[other]
+            try:
+                msgspec.convert(trial, Spec)
+            except msgspec.ValidationError:
+                path = f"{above}.{name}{below}"
+                break
+        else:
+            return path
+    return path
+
+
+_ANY = "[...]"
 
 
 def _worded(problem: str, found: Any) -> str:

@@ -12,7 +12,6 @@ DuckDB is the extra `[columnar]`, imported when the first such destination is op
 from __future__ import annotations
 
 import errno
-import os
 from collections import OrderedDict
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from typing import Any
 import msgspec
 
 from edge.observation import Observation, ObservationId
+from gateway.destinations.lines import sync
 from gateway.readings import meaning
 
 REMEMBERED_MAX = 200_000
@@ -68,7 +68,7 @@ class ColumnarFolder:
         self._recent: OrderedDict[ObservationId, None] = OrderedDict()
         self._number = 0
         folder.mkdir(parents=True, exist_ok=True)
-        _sync(folder.parent)
+        sync(folder.parent)
         self._recover()
 
     def write(self, observations: list[Observation]) -> None:
@@ -90,8 +90,8 @@ class ColumnarFolder:
     def _put(self, path: Path, observations: list[Observation]) -> None:
         if not path.parent.exists():
             path.parent.mkdir(parents=True)
-            _sync(path.parent.parent)
-            _sync(self._folder)
+            sync(path.parent.parent)
+            sync(self._folder)
         unfinished = path.with_name(path.name + _UNFINISHED)
         columns: tuple[list[Any], ...] = (
             [each.id.device for each in observations],
@@ -103,14 +103,14 @@ class ColumnarFolder:
         )
         try:
             self._database.execute(_WRITE.format(path=_quoted(unfinished)), columns)
-            _sync(unfinished)
+            sync(unfinished)
         except (OSError, self._failure) as error:
             unfinished.unlink(missing_ok=True)
             if isinstance(error, OSError):
                 raise
             raise OSError(errno.EIO, str(error).splitlines()[0]) from error
         unfinished.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
 
     def _recover(self) -> None:
         """Forget what a crash left unfinished, and learn what the newest files hold."""
@@ -143,11 +143,3 @@ def _value(observation: Observation) -> str | None:
 
 def _quoted(path: Path) -> str:
     return str(path).replace("'", "''")
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

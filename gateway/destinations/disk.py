@@ -1,17 +1,16 @@
 """The binding `@files`: JSON lines and images on the gateway's disk, durable before it says so.
 
-Owns the files. Work is done in a thread, one batch after another. Nothing half-written is ever visible: a
-line that a crash cut off is removed at the next start, an image appears under its name when it is whole. An
-observation is written once: what the end of a file holds is remembered by id, and a batch that is written
-again after a crash can only be that end.
+Owns who waits for which file. Work is done in a thread, one write after another. Nothing half-written is ever
+visible: a line that a crash cut off is removed at the next start, an image appears under its name when it is
+whole. An observation is written once: what the end of a file holds is remembered by id, and a batch that is
+written again after a crash can only be that end.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 
@@ -20,14 +19,12 @@ import msgspec
 from edge.observation import Observation
 from gateway.destinations.columnar import ColumnarFolder
 from gateway.destinations.files import ENDPOINT, FilesWritten, WriteFiles
-from gateway.readings import document
+from gateway.destinations.lines import LinesFile, sync
 from gateway.routing.targets import Columnar, Images, Lines, OnDisk
 from underlay.messages import Message
 from underlay.node import Address, Context, Node
 from underlay.plan import BindingHost, BindingPlan
 
-TAIL_BYTES = 4 << 20
-REMEMBERED_MAX = 100_000
 JPEG_START = b"\xff\xd8"
 
 
@@ -46,7 +43,7 @@ class DiskBinding:
     async def start(self, host: BindingHost) -> None:
         self._host = host
         folder = host.folder / "files"
-        self._open = {name: _opened(folder, each) for name, each in self._destinations.items()}
+        self._open = {name: _opened(folder, each, host.now) for name, each in self._destinations.items()}
         self._gathered = {name: _Gathered(each) for name, each in self._destinations.items()}
 
     def send(self, node: str, message: Message) -> None:
@@ -112,56 +109,6 @@ class _Gathered:
         return requests
 
 
-class LinesFile:
-    """One JSON object a line."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._recent: OrderedDict[str, None] = OrderedDict()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            self._recover()
-        else:
-            path.touch()
-            _sync_folder(path.parent)
-
-    def write(self, observations: list[Observation], **more: str) -> None:
-        """Append those that are not there yet, and sync; raises OSError, and then nothing was appended."""
-        fresh = [each for each in observations if str(each.id) not in self._recent]
-        if not fresh:
-            return
-        data = b"".join(msgspec.json.encode(document(each) | more) + b"\n" for each in fresh)
-        with self._path.open("r+b") as file:
-            end = file.seek(0, os.SEEK_END)
-            try:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
-                os.ftruncate(file.fileno(), end)
-                raise
-        for each in fresh:
-            self._recent[str(each.id)] = None
-        while len(self._recent) > REMEMBERED_MAX:
-            self._recent.popitem(last=False)
-
-    def _recover(self) -> None:
-        with self._path.open("r+b") as file:
-            size = file.seek(0, os.SEEK_END)
-            start = max(0, size - TAIL_BYTES)
-            file.seek(start)
-            tail = file.read()
-            whole = tail.rfind(b"\n") + 1
-            if whole < len(tail):
-                os.ftruncate(file.fileno(), start + whole)
-                os.fsync(file.fileno())
-        lines = tail[:whole].split(b"\n")[1 if start else 0 :]
-        for line in lines:
-            if line:
-                known = msgspec.json.decode(line, type=_Id)
-                self._recent[f"{known.device}:{known.sequence}"] = None
-
-
 class ImagesFolder:
     """Payloads by their content's hash, `ab/abcd….jpg`, and an index of which observation has which."""
 
@@ -189,8 +136,8 @@ class ImagesFolder:
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
-        _sync_folder(path.parent)
-        _sync_folder(self._folder)
+        sync(path.parent)
+        sync(self._folder)
 
 
 class FilesModel(Node):
@@ -212,30 +159,19 @@ class _Kept(Message, frozen=True, array_like=True, tag=3):
     token: int
 
 
-class _Id(msgspec.Struct):
-    device: str
-    sequence: int
-
-
 def files_binding(destinations: Mapping[str, OnDisk]) -> BindingPlan:
     """For the gateway's `DevicePlan`."""
     return BindingPlan(ENDPOINT, FilesModel, lambda: DiskBinding(destinations), 0)
 
 
-def _opened(folder: Path, destination: OnDisk) -> LinesFile | ImagesFolder | ColumnarFolder:
+def _opened(
+    folder: Path, destination: OnDisk, now: Callable[[], float]
+) -> LinesFile | ImagesFolder | ColumnarFolder:
     match destination:
-        case Lines(file):
-            return LinesFile(folder / file)
+        case Lines(file, rotate_bytes, rotate_s):
+            return LinesFile(folder / file, rotate_bytes, rotate_s, now)
         case Images(name):
             (folder / name).mkdir(parents=True, exist_ok=True)
             return ImagesFolder(folder / name)
         case Columnar(name):
             return ColumnarFolder(folder / name)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from gateway.routing.routes import DEAD_LETTER, DROP, STORE, TABLE, UNMATCHED, Route, Table
-from gateway.routing.targets import Destination, check_target
+from gateway.routing.targets import Destination, check_target, place_of
 from underlay.errors import InputError, nearest
 
 RESERVED = (STORE, DROP, TABLE)
@@ -39,6 +39,7 @@ class Routing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
         Args:
             key: where this is in the user's file.
         """
+        places: dict[str, str] = {}
         for name, destination in self.destination.items():
             if name in RESERVED or not _NAME.match(name):
                 raise InputError(
@@ -47,6 +48,14 @@ class Routing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
                     hint=f"letters, digits, - and _, beside {', '.join(RESERVED)}",
                 )
             check_target(destination, f"{key}.destination.{name}")
+            place = place_of(destination)
+            if place is not None and place in places:
+                raise InputError(
+                    f"{places[place]} writes to {place!r} already",
+                    key=f"{key}.destination.{name}",
+                    hint="a file or folder of its own",
+                )
+            places[place or ""] = name
         names: dict[str, None] = {}
         for number, route in enumerate(self.route):
             at = f"{key}.route[{number}]"

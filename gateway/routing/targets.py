@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from posixpath import normpath
 from typing import Annotated
 
 import msgspec
@@ -17,9 +18,13 @@ _TOPIC_BYTES_MAX = 1000
 
 
 class Lines(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="lines", tag_field="type"):
-    """A file of JSON lines; it only grows."""
+    """A file of JSON lines."""
 
     file: str
+    rotate_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    """Before it grows beyond that it is put aside, under a number; left out: it only grows."""
+    rotate_s: Annotated[float, msgspec.Meta(gt=0, le=1e9)] | None = None
+    """With the first line so long after its first line it is put aside; a restart begins that time anew."""
 
 
 class Images(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="images", tag_field="type"):
@@ -79,6 +84,24 @@ def check_target(destination: Destination, key: str) -> None:
     match destination:
         case Topic(topic):
             _check_topic(topic, f"{key}.topic")
+        case Lines(file):
+            _check_place(file, f"{key}.file")
+        case Images(folder) | Columnar(folder):
+            _check_place(folder, f"{key}.folder")
+
+
+def place_of(destination: Destination) -> str | None:
+    """The file or folder that it alone may write to; None: there is none."""
+    match destination:
+        case Lines(file=name) | Images(folder=name) | Columnar(folder=name):
+            return normpath(name)
+        case _:
+            return None
+
+
+def _check_place(name: str, key: str) -> None:
+    if not name or normpath(name) in (".", "/") or "\0" in name:
+        raise InputError(f"{name!r} is no name to write to", key=key, hint="for example 'alarms'")
 
 
 def _check_topic(topic: str, key: str) -> None:

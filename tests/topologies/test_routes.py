@@ -62,6 +62,7 @@ def test_what_is_no_observation_is_one_line(spec: Path) -> None:
     [
         (('to = "alarms"', 'to = "alarm"'), "gateway.route[0].to", "did you mean 'alarms'"),
         (("above = 30", "over = 30"), "gateway.route[0].where", "over"),
+        (("above = 30", 'above = "x"'), "gateway.route[0].where.celsius.above", "got 'x'"),
         (
             ("[[gateway.route]]", '[[gateway.route]]\nto = "drop"\n\n[[gateway.route]]'),
             "gateway.route",
@@ -74,6 +75,22 @@ def test_what_is_no_observation_is_one_line(spec: Path) -> None:
         ),
         (('type = "lines"', 'type = "line"'), "gateway.destination.alarms", "line"),
         (('kind = "sharded"\nhosts = 3', ""), "gateway", "storage tier"),
+        (('file = "alarms.jsonl"', 'file = ""'), "gateway.destination.alarms.file", "no name"),
+        (
+            ('file = "alarms.jsonl"', 'file = "a"\n[gateway.destination.b]\ntype = "lines"\nfile = "./a"'),
+            "gateway.destination.b",
+            "alarms writes to 'a' already",
+        ),
+        (
+            ('file = "a', 'rotate_bytes = 0\nfile = "a'),
+            "gateway.destination.alarms.rotate_bytes",
+            ">= 1, got 0",
+        ),
+        (
+            ('file = "a', 'rotate_byte = 1\nfile = "a'),
+            "gateway.destination.alarms",
+            "did you mean 'rotate_bytes'",
+        ),
         (("[[gateway.route", '[gateway]\ndead_letter = "alarm"\n[[gateway.route'), "dead_letter", "'alarms'"),
         (("[[gateway.route", '[gateway]\ndead_letter = "store"\n[[gateway.route'), "dead_letter", "table"),
         (
