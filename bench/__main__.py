@@ -18,6 +18,7 @@ BENCHMARKS = {
     "kv_faults": "the storage tier without its leader, after a million writes, while keys move",
     "kv_links": "the storage tier on slow links",
     "gateway": "ingest by HTTP into the sharded store, beside mosquitto alone",
+    "mapreduce": "jobs beside DuckDB and Dask, on thin links, with slow and lost workers",
     "gossip": "messages and latency of a broadcast, crashes, ten thousand birdhouses",
     "machine": "an operation on the key-value machine",
 }

@@ -47,7 +47,7 @@ class Sensors(Node):
 
     protocol = Protocol("sensors")
 
-    def __init__(self, sensors: tuple[SensorConfig, ...], deliver_to: str) -> None:
+    def __init__(self, sensors: tuple[SensorConfig, ...], *deliver_to: str) -> None:
         self._sensors = sensors
         self._deliver_to = deliver_to
         self._tracks: list[Track] = []
@@ -75,7 +75,8 @@ class Sensors(Node):
         )
         size_bytes = len(observation.encode())
         ctx.emit(Generated(str(observation.id), sensor.kind, size_bytes, observation.t_event))
-        ctx.send(f"{ctx.device}/{self._deliver_to}", Observed(observation))
+        for node in self._deliver_to:
+            ctx.send(f"{ctx.device}/{node}", Observed(observation))
         self._schedule(ctx, i, k + 1)
 
     def _schedule(self, ctx: Context, i: int, k: int) -> None:

@@ -21,6 +21,10 @@ from edge.sensor import SensorConfig, Sensors
 from edge.sink import Sink
 from gateway.destinations.dispatch import bindings as destination_bindings
 from gateway.gateway import Gateway, GatewayConfig
+from gateway.mapreduce.job import JobSource
+from gateway.mapreduce.on_the_way import NAME as COMBINE
+from gateway.mapreduce.on_the_way import PORT as COMBINE_PORT
+from gateway.mapreduce.on_the_way import Combine
 from gateway.messages import NODE as GATEWAY
 from gateway.routing.routing import Routing
 from gateway.routing.targets import Topic
@@ -29,6 +33,7 @@ from kv.tiers import Tier, tier
 from topologies.architectures import ARCHITECTURES, VARIANTS, deploy_of
 from topologies.architectures.options import Options
 from topologies.gateways import gateways_of
+from topologies.jobs import engine, job_of, on_the_way
 from topologies.profiles import unknown
 from topologies.spec import Spec
 from topologies.timeline import timeline
@@ -58,6 +63,8 @@ class Experiment(msgspec.Struct, frozen=True, dict=True):
     options: Options
     topology: Topology
     faults: tuple[TimedFault, ...]
+    jobs: tuple[tuple[float, JobSource], ...] = ()
+    """What is submitted to the storage tier's workers, and when."""
     unending: bool = False
     """Kept up until somebody ends it: sensors go on for ever, and nothing is read back."""
 
@@ -129,7 +136,8 @@ def build_experiment(
     topology = topology or build_topology(spec, folder)
     architecture, options = options_of(spec, name)
     faults = timeline(spec, topology)
-    experiment = Experiment(spec, name, architecture, options, topology, faults)
+    jobs = tuple((spec.submitted_s(job), job_of(job, f"job[{n}]", folder)) for n, job in enumerate(spec.job))
+    experiment = Experiment(spec, name, architecture, options, topology, faults, jobs)
     if not experiment.sources:
         raise InputError("no device has a sensor", key="sensor")
     if any(device == topology.sink for device in experiment.sources):
@@ -168,6 +176,9 @@ def build_plan(experiment: Experiment) -> Plan:
     }
     for routing in experiment.gateways.values():
         _add_brokers(routing, devices)
+    if experiment.tier is not None and (experiment.jobs or experiment.unending):
+        for device, more in engine(topology, experiment.tier, experiment.jobs).items():
+            devices[device] = joined(devices[device], more)
     _check_programs(devices)
     return Plan(
         seed=spec.seed,
@@ -183,14 +194,18 @@ def build_plan(experiment: Experiment) -> Plan:
 
 def _workload(experiment: Experiment) -> Mapping[str, DevicePlan]:
     """What runs on the devices whatever the architecture."""
-    topology = experiment.topology
+    spec, topology = experiment.spec, experiment.topology
     nodes: dict[str, list[NodePlan]] = {name: [] for name in topology.roles}
 
     def add(device: str, name: str, make: Callable[..., Node], *args: Any) -> None:
         nodes[device].append(NodePlan(name, partial(make, *args), PORTS[name]))
 
+    combining = on_the_way(spec, topology, experiment.jobs) if experiment.jobs else {}
+    for device, place in combining.items():
+        nodes[device].append(NodePlan(COMBINE, partial(Combine, place), COMBINE_PORT))
     for device, sensors in experiment.sources.items():
-        add(device, SENSORS, Sensors, sensors, experiment.architecture)
+        also = (COMBINE,) if device in combining else ()
+        add(device, SENSORS, Sensors, sensors, experiment.architecture, *also)
     if experiment.tier is None:
         add(topology.sink, SINK, Sink)
     else:

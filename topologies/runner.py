@@ -13,9 +13,12 @@ from pathlib import Path
 
 import msgspec
 
+from gateway.mapreduce.job import load
 from topologies.experiment import Experiment, build_plan
 from topologies.fabrics import run_plan
 from topologies.feasibility import warnings_of
+from topologies.job_results import collect
+from topologies.jobs import on_the_way
 from topologies.manifest import Chosen, Manifest, Verdict, device_infos, link_infos
 from topologies.metrics import summarize
 from topologies.spec_file import to_toml
@@ -51,6 +54,15 @@ def run_experiment(
     manifest = manifest_of(experiment, chosen, _verdict(folder, chosen), command, notes)
     msgspec.structs.replace(manifest, ports=plan.ports()).write(folder)
     summarize(folder)
+    if experiment.jobs:
+        combined = on_the_way(experiment.spec, experiment.topology, experiment.jobs)
+        places = {device: place.level for device, place in combined.items()}
+        wanted = {
+            source.name: load(source).source
+            for (_, source), settings in zip(experiment.jobs, experiment.spec.job, strict=True)
+            if settings.on_the_way
+        }
+        collect(folder, wanted, places)
     if experiment.spec.pcap:
         _analyse_captures(folder, chosen, say)
 

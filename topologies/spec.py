@@ -210,6 +210,21 @@ class StorageSettings(_Table, frozen=True, kw_only=True):
     """Of each group."""
 
 
+class JobSettings(_Table, frozen=True, kw_only=True):
+    """An aggregation job over what the storage tier holds, run once in the experiment: docs/jobs.md."""
+
+    job: str
+    """A ready-made job's name, or a job file beside the spec: `hourly`, `mine.py`."""
+    at_s: Seconds | None = None
+    """When it is submitted; by default soon after the last observation."""
+    parameters: dict[str, str | int | float | bool] = {}
+    """The job's own."""
+    on_the_way: bool = False
+    """Whether the same is computed a second time, combined hop by hop on the way to the gateway."""
+    epoch_s: PositiveSeconds = 5.0
+    """Between two batches of what is combined on the way."""
+
+
 class Variant(_Table, frozen=True, kw_only=True):
     """An architecture of one's own: another's options, changed."""
 
@@ -267,6 +282,8 @@ class Spec(_Table, frozen=True, kw_only=True):
     """Where the gateway between sink and storage tier sends what: docs/routes.md."""
     gateways: dict[str, Routing] = {}
     """Further gateways, by device or role: what a destination `type = "gateway"` hands on to them."""
+    job: tuple[JobSettings, ...] = ()
+    """What is computed of the stored data."""
     route_convergence_s: Seconds | Literal["never"] = 5.0
     """From a change of the network to new routes."""
     fabric: FabricSettings = FabricSettings()
@@ -282,3 +299,7 @@ class Spec(_Table, frozen=True, kw_only=True):
     def counted_s(self) -> tuple[float, float]:
         """From when until when an observation must be made to be counted."""
         return self.warmup_s, self.duration_s - self.quiet_s
+
+    def submitted_s(self, job: JobSettings) -> float:
+        """When a job is submitted: a third of the cool-down is for what is still on its way."""
+        return self.duration_s - self.quiet_s * 2 / 3 if job.at_s is None else job.at_s

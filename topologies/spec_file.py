@@ -254,6 +254,15 @@ def _check_rules(spec: Spec) -> None:
             key="storage.replicas",
             hint=f"at most storage.hosts = {spec.storage.hosts}",
         )
+    for n, job in enumerate(spec.job):
+        if spec.storage.kind == "sink":
+            raise InputError("jobs run on a storage tier", key=f"job[{n}]", hint="[storage]")
+        if job.at_s is not None and job.at_s >= spec.duration_s:
+            raise InputError(
+                f"{job.at_s:g} s is after the end of the run",
+                key=f"job[{n}].at_s",
+                hint=f"below {spec.duration_s:g}",
+            )
     if last_s <= first_s:
         raise InputError(
             f"{spec.duration_s:g} s leaves nothing to count: the first {first_s:g} s are warm-up, "

@@ -11,6 +11,8 @@ from gateway.api.desk import Desk
 from gateway.api.guard import add_guard
 from gateway.api.health import add_health
 from gateway.api.ingest import add_ingest
+from gateway.api.job_desk import JobDesk
+from gateway.api.jobs import add_jobs
 from gateway.api.network import add_network
 from gateway.api.pages import add_pages
 from gateway.api.problems import Bodies, explain
@@ -20,13 +22,19 @@ from gateway.api.state import Feed
 
 
 def make_app(
-    desk: Desk, running: Running, *, token: str = "", trusted: frozenset[str] = frozenset()
+    desk: Desk,
+    running: Running,
+    jobs: JobDesk,
+    *,
+    token: str = "",
+    trusted: frozenset[str] = frozenset(),
 ) -> FastAPI:
     """The application.
 
     Args:
         desk: the way to the gateway's node.
         running: the network around it.
+        jobs: the way to the jobs' coordinator.
         token: whoever comes from elsewhere than this machine or `trusted` has to show it; empty: nobody from
             elsewhere is let in.
         trusted: further addresses that need none.
@@ -41,6 +49,7 @@ def make_app(
     add_ingest(app, desk, bodies)
     add_reads(app, desk)
     add_network(app, running, feed, bodies)
+    add_jobs(app, jobs, bodies)
     add_health(app, desk)
     add_pages(app)
     return app

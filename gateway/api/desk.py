@@ -27,7 +27,35 @@ class Refused(Exception):
     """The node answered that it cannot tell; a sentence for the client."""
 
 
-class Desk:
+class Waiting:
+    """Questions under way, by number."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+
+    def _open(self) -> tuple[int, asyncio.Future[Any]]:
+        if len(self._waiting) >= UNDER_WAY_MAX:
+            raise Unanswered("too many requests are under way")
+        self._number += 1
+        future = self._waiting[self._number] = asyncio.get_running_loop().create_future()
+        return self._number, future
+
+    async def _wait(self, number: int, future: asyncio.Future[Any]) -> Any:
+        try:
+            return await asyncio.wait_for(future, PATIENCE_S)
+        except TimeoutError as error:
+            raise Unanswered("the gateway does not answer") from error
+        finally:
+            self._waiting.pop(number, None)
+
+    def _close(self, number: int, result: object) -> None:
+        future = self._waiting.get(number)
+        if future is not None and not future.done():
+            future.set_result(result)
+
+
+class Desk(Waiting):
     """One door's.
 
     Args:
@@ -37,11 +65,10 @@ class Desk:
     """
 
     def __init__(self, say: Callable[[Message], None], door: str, now: Callable[[], float]) -> None:
+        super().__init__()
         self.now = now
         self._say = say
         self._door = door
-        self._number = 0
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
 
     async def offer(self, observations: Sequence[Observation]) -> tuple[Verdict, ...]:
         """One verdict for each, once all are durable or refused."""
@@ -70,25 +97,3 @@ class Desk:
                 self._close(token, verdicts)
             case Answer(token):
                 self._close(token, message)
-
-    # ------------------------------------------------------------------------------------------------ helpers
-
-    def _open(self) -> tuple[int, asyncio.Future[Any]]:
-        if len(self._waiting) >= UNDER_WAY_MAX:
-            raise Unanswered("too many requests are under way")
-        self._number += 1
-        future = self._waiting[self._number] = asyncio.get_running_loop().create_future()
-        return self._number, future
-
-    async def _wait(self, number: int, future: asyncio.Future[Any]) -> Any:
-        try:
-            return await asyncio.wait_for(future, PATIENCE_S)
-        except TimeoutError as error:
-            raise Unanswered("the gateway does not answer") from error
-        finally:
-            self._waiting.pop(number, None)
-
-    def _close(self, number: int, result: object) -> None:
-        future = self._waiting.get(number)
-        if future is not None and not future.done():
-            future.set_result(result)

@@ -20,7 +20,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gateway.api.app import make_app
 from gateway.api.desk import Desk
+from gateway.api.job_desk import JobDesk
 from gateway.api.running import Place, Running
+from gateway.mapreduce.messages import JOBS
 from gateway.messages import NODE
 from underlay.messages import Message
 from underlay.node import Node
@@ -57,7 +59,8 @@ class HttpDoor:
         config = self._config
         self._desk = Desk(lambda message: host.deliver(NODE, message), "http", host.now)
         running = Running(self._place, host.run)
-        app = make_app(self._desk, running, token=config.token, trusted=frozenset([host.ip]))
+        self._jobs = JobDesk(lambda message: host.deliver(JOBS, message))
+        app = make_app(self._desk, running, self._jobs, token=config.token, trusted=frozenset([host.ip]))
         listener = socket.create_server((config.ip or host.ip, config.port), backlog=128)
         self.address: tuple[str, int] = listener.getsockname()
 
@@ -83,6 +86,7 @@ class HttpDoor:
 
     def send(self, node: str, message: Message) -> None:
         self._desk.hear(message)
+        self._jobs.hear(message)
 
     async def close(self) -> None:
         if self._server is not None:

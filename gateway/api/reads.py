@@ -114,10 +114,6 @@ def add_reads(app: FastAPI, desk: Desk) -> None:
         """The storage groups."""
         return json_response([state.group_document(group) for group in await desk.ask(StorageState())])
 
-    @app.api_route("/api/v1/jobs", methods=["GET", "POST"], include_in_schema=False)
-    async def jobs() -> Response:
-        raise Problem(501, "there is no job engine yet")
-
 
 async def _device(desk: Desk, name: str) -> DeviceState:
     heard: tuple[DeviceState, ...] = await desk.ask(Devices())

@@ -1,4 +1,5 @@
-"""Reads of many keys, and of other revisions: SCAN, KEYS, DBSIZE, and our own BH.RANGE, BH.GETAT, BH.VERSION.
+"""Reads of many keys, and of other revisions: SCAN, KEYS, DBSIZE, and our own BH.RANGE, BH.GETAT,
+BH.VERSION, and of whole slots, for jobs: BH.SLOTS, BH.READ.
 
 A scan's cursor is `slot * 2^32 + CRC-32`: the place of the next key in an order that no write changes, so
 nothing has to be remembered between two pages, and any replica can answer the next one.
@@ -13,9 +14,13 @@ from kv.machine.keyspace import Keyspace
 from kv.machine.patterns import Pattern
 from kv.machine.slot import Reference, Slot, Value
 from kv.operations import Command, Outcome
+from kv.slots import SLOTS, slot_of
 
 RANGE_BYTES_MAX = 32 * 1024
 """Of keys and values in one page of BH.RANGE, so that it fits a message; one item is always given."""
+
+LOOKED_AT_MAX = 2000
+"""Keys that one page of BH.READ looks at, whether they match or not, so that it does not take long."""
 
 KEYS_MAX = 10_000
 """Keys beyond which KEYS is refused: it would hold everybody up. SCAN has no limit."""
@@ -131,6 +136,83 @@ def version(space: Keyspace, slot: Slot, command: Command) -> Outcome:
     """`BH.VERSION key`: the revision of the key's last change; 0 where there is no such key."""
     present = slot.get(command[1])
     return Outcome(0 if present is None else present.revision)
+
+
+# ------------------------------------------------------------------------------------------------ whole slots
+
+
+@command("BH.SLOTS", 3, keys=(0, 0, 0))
+def slots(space: Keyspace, slot: Slot, command: Command) -> Outcome:
+    """`BH.SLOTS first last`: [revision, ends of the ranges of these slots that are served here, slots that
+    hold keys, how many each]."""
+    first, last = _slot_range(command[1], command[2])
+    ends: list[int] = []
+    for number in range(first, last + 1):
+        if space.serves(number):
+            if ends and ends[-1] == number - 1:
+                ends[-1] = number
+            else:
+                ends += [number, number]
+    held = [present for present in space.from_slot(first) if present.number <= last and present.live]
+    served = [present for present in held if space.serves(present.number)]
+    return Outcome(
+        [
+            space.revision,
+            ends,
+            [present.number for present in served],
+            [present.live for present in served],
+        ]
+    )
+
+
+@command("BH.READ", -6, keys=(0, 0, 0))
+def read(space: Keyspace, slot: Slot, command: Command) -> Outcome:
+    """`BH.READ first last pattern after limit [revision]`: a page of the keys of these slots, by slot and
+    key, that match a glob pattern and come after one: [revision, keys, values, whether there is more (0 or
+    1), the key to go on after].
+
+    GONE where one of the slots is not served here: what it holds is to be asked for elsewhere.
+    """
+    if len(command) > 7:
+        raise Refused(SYNTAX)
+    first, last = _slot_range(command[1], command[2])
+    pattern, after, limit_keys = Pattern(command[3]), command[4], integer(command[5])
+    if limit_keys < 1:
+        raise Refused("ERR limit must be positive")
+    gone = next((number for number in range(first, last + 1) if not space.serves(number)), None)
+    if gone is not None:
+        raise Refused(f"GONE slot {gone} is not served here")
+    revision = _readable(space, command[6]) if len(command) == 7 else space.revision
+    begin = max(first, slot_of(after)) if after else first
+    keys: list[bytes] = []
+    values: list[Value] = []
+    size_bytes = looked_at = 0
+    reached = after
+    for present in space.from_slot(begin):
+        if present.number > last:
+            break
+        start = after + b"\0" if after and present.number == slot_of(after) else b""
+        for key in present.between(start, b""):
+            if looked_at == LOOKED_AT_MAX:
+                return Outcome([revision, keys, values, 1, reached])
+            looked_at += 1
+            version = present.versions[key].as_of(revision) if pattern.matches(key) else None
+            if version is not None and version.value is not None:
+                value = version.value
+                size_bytes += len(key) + (value.size_bytes if isinstance(value, Reference) else len(value))
+                if len(keys) == limit_keys or (keys and size_bytes > RANGE_BYTES_MAX):
+                    return Outcome([revision, keys, values, 1, reached])
+                keys.append(key)
+                values.append(value)
+            reached = key
+    return Outcome([revision, keys, values, 0, reached])
+
+
+def _slot_range(first: bytes, last: bytes) -> tuple[int, int]:
+    low, high = integer(first), integer(last)
+    if not 0 <= low <= high < SLOTS:
+        raise Refused(f"ERR slots are 0 to {SLOTS - 1}, the first before the last")
+    return low, high
 
 
 def _readable(space: Keyspace, argument: bytes) -> int:

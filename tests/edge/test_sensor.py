@@ -42,7 +42,7 @@ def generated(
     """(number, kind, time on the trace) of all observations of one device in 70 s."""
 
     def make() -> Node:
-        return Sensors(tuple(configs), deliver_to="listener")
+        return Sensors(tuple(configs), "listener")
 
     plan = plan_of(
         {"cam1": {"sensors": make, "listener": Listener}},

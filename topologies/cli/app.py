@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from topologies.cli import kv, routes
+from topologies.cli import job, kv, routes
 from topologies.cli.group import Commands
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(kv.app, name="kv")
 app.add_typer(routes.app, name="routes")
+app.add_typer(job.app, name="job")
 
 
 class FabricName(StrEnum):
@@ -208,6 +209,7 @@ def compare(
         for table in comparison_tables(comparison):
             console().print(table)
         _print_protocols([run.folder for run in comparison.runs])
+        _print_jobs([(run.folder, run.summary.run.architecture) for run in comparison.runs])
     else:
         console().print(survival_table(comparison.survivability()))
     _point_to(comparison.folder)
@@ -317,6 +319,14 @@ def _print_protocols(folders: Sequence[Path]) -> None:
     found = {name: analysis for name, analysis in analyses.items() if analysis is not None}
     if found:
         console().print(protocols(found))
+
+
+def _print_jobs(runs: Sequence[tuple[Path, str]]) -> None:
+    """What the jobs of these runs came to, if there were any."""
+    from topologies.cli.job_tables import print_run_jobs
+    from topologies.job_results import read_jobs
+
+    print_run_jobs([(folder, name, read_jobs(folder)) for folder, name in runs])
 
 
 def _say(text: str) -> None:

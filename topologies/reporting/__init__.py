@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from topologies.captures import read_analysis
+from topologies.job_results import read_jobs
 from topologies.manifest import Manifest
 from topologies.metrics.summary import read_summary
 from underlay.errors import InputError
@@ -40,4 +41,8 @@ def write(folders: Sequence[Path], target: Path, names: Sequence[str] = ()) -> N
         for (manifest, _), folder in zip(runs, folders, strict=True)
         if (analysis := read_analysis(folder)) is not None
     }
-    target.write_text(render(runs, captures), encoding="utf-8")
+    jobs = [
+        (manifest.architecture, read_jobs(folder))
+        for (manifest, _), folder in zip(runs, folders, strict=True)
+    ]
+    target.write_text(render(runs, captures, jobs), encoding="utf-8")

@@ -34,6 +34,7 @@ from topologies.metrics.outages import OutageEffect, Window
 from topologies.metrics.summary import Summary
 from topologies.reporting import charts, drawing
 from topologies.reporting.answer import answer
+from topologies.reporting.jobs import Jobs, job_sections
 from topologies.reporting.palette import Palette
 from topologies.reporting.verification import verification
 
@@ -44,7 +45,7 @@ Captures = Mapping[str, CaptureAnalysis]
 OUTCOMES = ("hit", "joined", "validated", "miss", "stale", "error")
 
 
-def render(runs: Runs, captures: Captures) -> str:
+def render(runs: Runs, captures: Captures, jobs: Jobs = ()) -> str:
     """The page over at least one run, as HTML; of runs with captures also what was in them."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -54,7 +55,7 @@ def render(runs: Runs, captures: Captures) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(tied=tied, opened=opened)
-    return environment.get_template("report.html.j2").render(_context(runs, captures))
+    return environment.get_template("report.html.j2").render(_context(runs, captures, jobs))
 
 
 def tied(text: str) -> str:
@@ -66,7 +67,7 @@ def tied(text: str) -> str:
     return re.sub(r"(?<=\d) (?=(?:s|ms|min|h|days|%|B|kB|MB|GB|J|mJ)\b|%)", "\u00a0", text)
 
 
-def _context(runs: Runs, captures: Captures) -> dict[str, Any]:
+def _context(runs: Runs, captures: Captures, jobs: Jobs) -> dict[str, Any]:
     everything = [summary for _, summary in runs]
     compared = least_harmed(everything)
     manifests = {manifest.architecture: manifest for manifest, _ in reversed(runs)}
@@ -92,6 +93,7 @@ def _context(runs: Runs, captures: Captures) -> dict[str, Any]:
         "caches": _caches(groups),
         "protocols": (list(captures), protocol_rows(captures)) if captures else None,
         "captures_agree": all(analysis.agrees for analysis in captures.values()),
+        "jobs": job_sections(jobs),
         "verdicts": _verdicts(runs),
         "links": [verification(manifest) for manifest, _ in runs if manifest.verdict.links],
         "health": _health(runs),

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from gateway.api.app import make_app
 from gateway.api.desk import Desk
 from gateway.api.door import HttpConfig
+from gateway.api.job_desk import JobDesk
 from gateway.api.problems import SMALL_BYTES, Bodies, Problem
 from gateway.api.running import Place as OnPaper
 from gateway.api.running import Running
@@ -24,6 +25,8 @@ from tests.gateway.api.hosting import Place, document, running
 
 CONNECTIONS_MAX = 20
 WAIT_S = 20.0
+
+NO_JOBS = JobDesk(lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +176,9 @@ def test_large_bodies_share_a_bound_and_small_ones_always_have_room() -> None:
     ],
 )
 def test_a_foreign_page_in_a_browser_that_is_near_is_not(headers: dict[str, str], status: int) -> None:
-    app = make_app(Desk(lambda _: None, "http", lambda: 0.0), Running(OnPaper(), None), token="secret")
+    app = make_app(
+        Desk(lambda _: None, "http", lambda: 0.0), Running(OnPaper(), None), NO_JOBS, token="secret"
+    )
 
     async def ask() -> int:
         transport = httpx.ASGITransport(app=app, client=("127.0.0.1", 4711))

@@ -24,11 +24,14 @@ from gateway.api.app import make_app
 from gateway.api.desk import Desk
 from gateway.api.door import HttpConfig
 from gateway.api.ingest import BODY_BYTES_MAX
+from gateway.api.job_desk import JobDesk
 from gateway.api.running import Place as OnPaper
 from gateway.api.running import Running
 from tests.gateway.api.hosting import Place, document, running
 
 PHOTOGRAPH = next((Path(__file__).parents[3] / "edge/data/photographs").glob("*.jpg")).read_bytes()[:50_000]
+
+NO_JOBS = JobDesk(lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +170,10 @@ def test_what_is_not_there_is_said(client: httpx.Client) -> None:
         response = client.get(address)
         assert response.status_code == 404, address
         assert response.json()["problem"]
-    assert client.post("/api/v1/jobs").status_code == 501
+    assert client.post("/api/v1/jobs").status_code == 400
+    unknown = client.post("/api/v1/jobs", json={"name": "hourli"})
+    assert unknown.status_code == 422
+    assert unknown.json()["problem"] == "there is no ready-made job 'hourli' (did you mean hourly?)"
     assert client.get("/api/v1/network").status_code == 503
     assert client.post("/api/v1/faults", json={"fault": "crash", "device": "a"}).status_code == 503
     assert client.post("/api/v1/faults", json={"fault": "explode"}).status_code == 400
@@ -226,8 +232,10 @@ def test_a_client_that_does_not_go_on_is_cut_off(place: Place, start: bytes) -> 
 
 def test_from_elsewhere_a_token_is_needed() -> None:
     """On loopback everybody is near, so the application is told where a client comes from."""
-    app = make_app(Desk(lambda _: None, "http", lambda: 0.0), Running(OnPaper(), None), token="secret")
-    shut = make_app(Desk(lambda _: None, "http", lambda: 0.0), Running(OnPaper(), None))
+    app = make_app(
+        Desk(lambda _: None, "http", lambda: 0.0), Running(OnPaper(), None), NO_JOBS, token="secret"
+    )
+    shut = make_app(Desk(lambda _: None, "http", lambda: 0.0), Running(OnPaper(), None), NO_JOBS)
     far, near = "10.0.0.9", "127.0.0.1"
 
     def status(app: FastAPI, host: str, path: str = "/healthz", token: str = "") -> int:
