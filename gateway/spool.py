@@ -65,7 +65,8 @@ class Spool:
         self._prefix = PREFIX + name.encode() + b":"
         self._routes = {route.name: route for route in routes} or {UNMATCHED: Route(name, UNMATCHED)}
         self._plain = Route(name, UNMATCHED)
-        self._priorities = sorted({route.priority for route in self._routes.values()})
+        self._parts = _parts(route.priority for route in self._routes.values())
+        self._least = min(self._parts.values())
         self._rates = {
             route.name: Bucket(route.rate_limit_per_s, route.rate_burst)
             for route in self._routes.values()
@@ -161,12 +162,8 @@ class Spool:
         return dropped
 
     def _beyond(self, policy: Route, size_bytes: int, entries: int) -> bool:
-        """Whether that is more than a route of its priority may make of it.
-
-        Of k priorities the highest may fill everything, and each lower one a k-th of the second half less.
-        """
-        rank = self._priorities.index(policy.priority) + 1 if policy.priority in self._priorities else 1
-        part = 0.5 + 0.5 * rank / len(self._priorities)
+        """Whether that is more than a route of its priority may make of it."""
+        part = self._parts.get(policy.priority, self._least)
         return size_bytes > self.bounds.bytes_max * part or entries > self.bounds.entries_max * part
 
     def _victims(self, policy: Route, size_bytes: int) -> tuple[Entry, ...] | None:
@@ -318,6 +315,16 @@ class Spool:
 
     def _is_held(self, lane: Lane) -> bool:
         return any(lane.queue is held for held in self._held.values())
+
+
+def _parts(priorities: Iterable[int]) -> dict[int, float]:
+    """How much of the spool a priority may fill: of k the highest all, each lower one a k-th of half less.
+
+    >>> _parts([7, 0, 0])
+    {0: 0.75, 7: 1.0}
+    """
+    ranked = sorted(dict.fromkeys(priorities))
+    return {each: 0.5 + 0.5 * rank / len(ranked) for rank, each in enumerate(ranked, 1)}
 
 
 def _entry(spool_key: bytes, suffix: bytes, observation: Observation, size_bytes: int, now: float) -> Entry:

@@ -174,11 +174,11 @@ def build_plan(experiment: Experiment) -> Plan:
     devices = {
         name: joined(deployed.devices.get(name), common.get(name), tiers.get(name)) for name in topology.roles
     }
+    for routing in experiment.gateways.values():
+        _add_brokers(routing, devices)
     if experiment.tier is not None and (experiment.jobs or experiment.unending):
         for device, more in engine(topology, experiment.tier, experiment.jobs).items():
             devices[device] = joined(devices[device], more)
-    for routing in experiment.gateways.values():
-        _add_brokers(routing, devices)
     _check_programs(devices)
     return Plan(
         seed=spec.seed,

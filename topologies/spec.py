@@ -280,10 +280,10 @@ class Spec(_Table, frozen=True, kw_only=True):
     storage: StorageSettings = StorageSettings()
     gateway: Routing = Routing()
     """Where the gateway between sink and storage tier sends what: docs/routes.md."""
-    job: tuple[JobSettings, ...] = ()
-    """What is computed of the stored data."""
     gateways: dict[str, Routing] = {}
     """Further gateways, by device or role: what a destination `type = "gateway"` hands on to them."""
+    job: tuple[JobSettings, ...] = ()
+    """What is computed of the stored data."""
     route_convergence_s: Seconds | Literal["never"] = 5.0
     """From a change of the network to new routes."""
     fabric: FabricSettings = FabricSettings()
