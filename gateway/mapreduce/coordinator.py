@@ -1,7 +1,8 @@
 """The coordinator: takes jobs, hands tasks to workers, and knows what is final.
 
 Owns the jobs' log in its store, the register of workers, and the conversation with both. What is next is
-decided in `schedule`, what an event means for a job in `running`, how the store is cut in `planning`.
+decided in `schedule`, what an event means for a job in `running`, how the store is cut in `planning`, what a
+job's file says in `submission`; results are read and removed by `chunks`.
 
 What survives a crash: every job with its splits, and each part of a result once it is final. Workers say
 again which maps' outputs they have; what was under way begins anew. A part of a result becomes final by one
@@ -11,20 +12,17 @@ parts are final. Source: OSDI 2004, §3.2, §3.3 (master data structures, atomic
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import ClassVar
 
 import msgspec
 
-from gateway.mapreduce.errors import JobFailed
-from gateway.mapreduce.events import AttemptEnded, JobEnded, JobRows, JobSubmitted, WorkerLost
-from gateway.mapreduce.inputs import Split, StoreSplit, split_files
-from gateway.mapreduce.isolation import drop_rights
-from gateway.mapreduce.job import JobSource, load
+from gateway.mapreduce.chunks import Chunks
+from gateway.mapreduce.events import AttemptEnded, JobEnded, JobSubmitted, WorkerLost
+from gateway.mapreduce.inputs import Split, StoreSplit
+from gateway.mapreduce.job import JobSource
 from gateway.mapreduce.messages import (
     BOSS_TO_WORKER,
     WORKER_TO_BOSS,
@@ -53,14 +51,14 @@ from gateway.mapreduce.messages import (
     Submit,
     Watermark,
     Welcome,
-    result_key,
 )
 from gateway.mapreduce.planning import plan
 from gateway.mapreduce.running import JobLog, JobRun
 from gateway.mapreduce.schedule import Policy, Run, Task, choose
 from gateway.mapreduce.scratch import NAME as SCRATCH
 from gateway.mapreduce.scratch import AskScratch, ScratchIs
-from kv.client import Client, Reply
+from gateway.mapreduce.submission import Loaded, log_of, look_at, refusal
+from kv.client import Client
 from kv.messages import CLIENT_MESSAGES
 from underlay.messages import Message, Protocol
 from underlay.node import Address, Context, Node, Timer, Work, WorkFailed, device_of
@@ -104,20 +102,6 @@ class _Seat:
     progress: dict[Attempt, int] = field(default_factory=dict)
 
 
-class _Loaded(Message, frozen=True, array_like=True, tag=380):
-    """From `@run`: a job's file has been looked at, in a process of its own."""
-
-    transport = "local"
-    number: int
-    problem: str
-    reduces: int = 1
-    key_names: tuple[str, ...] = ()
-    window_s: float = 0.0
-    bad_records_max: int = 0
-    deadline_s: float = 0.0
-    slots: tuple[tuple[int, int], ...] = ()
-
-
 class Coordinator(Node):
     """One coordinator.
 
@@ -131,6 +115,7 @@ class Coordinator(Node):
     def __init__(self, connect: Callable[[int], Client[Context]] | None, config: CoordinatorConfig) -> None:
         self._config = config
         self._client = None if connect is None else connect(LANES)
+        self._chunks = Chunks(self._client)
         self._jobs: dict[str, JobRun] = {}
         """In the order of their submission."""
         self._seats = {worker: _Seat() for worker in config.workers}
@@ -180,10 +165,10 @@ class Coordinator(Node):
                 self._isolated = bool(folder)
             case Submit():
                 self._on_submit(ctx, sender, message)
-            case _Loaded():
+            case Loaded():
                 self._on_loaded(ctx, message)
             case WorkFailed(key, reason):
-                self._on_loaded(ctx, _Loaded(int(key), f"its process {reason}"))
+                self._on_loaded(ctx, Loaded(int(key), f"its process {reason}"))
             case AskJobs(number):
                 states = tuple(job.state(ctx.now) for job in reversed(self._jobs.values()))
                 ctx.send(sender, JobsTold(number, states, self._seats_told()))
@@ -211,7 +196,7 @@ class Coordinator(Node):
                 if id_ in self._jobs and self._jobs[id_].runs:
                     self._plan_moved(ctx, self._jobs[id_], self._jobs[id_].work.maps[number])
             case ("scheduled", int(number)):
-                self._load(ctx, "", Submit(0, self._config.scheduled[number][1], trace=True))
+                self._on_submit(ctx, "", Submit(0, self._config.scheduled[number][1], trace=True))
             case _:
                 if self._client is not None:
                     self._client.on_timer(ctx, timer)
@@ -226,58 +211,31 @@ class Coordinator(Node):
     # clients
 
     def _on_submit(self, ctx: Context, sender: Address, submit: Submit) -> None:
-        if self._client is None and not submit.paths:
-            ctx.send(sender, JobTold(submit.number, None, "there is no storage tier here: a job reads files"))
-        elif self._client is None or not submit.paths or all(Path(path).is_file() for path in submit.paths):
-            self._load(ctx, sender, submit)
-        else:
-            missing = next(path for path in submit.paths if not Path(path).is_file())
-            ctx.send(sender, JobTold(submit.number, None, f"{missing}: there is no such file"))
-
-    def _load(self, ctx: Context, sender: Address, submit: Submit) -> None:
-        """Look at the file in a process of its own: it is a stranger's program."""
-        key = ctx.rng.getrandbits(48) + 1
-        self._loading[key] = (sender, submit)
-        ctx.run(str(key), Work(partial(_looked_at, key, submit.source, self._isolated), (), 0.01))
-
-    def _on_loaded(self, ctx: Context, loaded: _Loaded) -> None:
-        if loaded.number not in self._loading:
-            return
-        sender, submit = self._loading.pop(loaded.number)
-        splits: list[Split] = []
-        problem = loaded.problem
-        if not problem and submit.paths:
-            try:
-                splits.extend(split_files([Path(path) for path in submit.paths], self._config.split_bytes))
-            except JobFailed as error:
-                problem = str(error)
-        if problem and sender:
+        """Look at the file first, in a process of its own."""
+        problem = refusal(submit, has_store=self._client is not None)
+        if problem:
             ctx.send(sender, JobTold(submit.number, None, problem))
             return
+        key = ctx.rng.getrandbits(48) + 1
+        self._loading[key] = (sender, submit)
+        look = partial(look_at, key, submit, self._config.split_bytes, self._isolated)
+        ctx.run(str(key), Work(look, (), 0.01))
+
+    def _on_loaded(self, ctx: Context, loaded: Loaded) -> None:
+        sender, submit = self._loading.pop(loaded.number, ("", None))
+        if submit is None:
+            return
+        if loaded.problem and sender:
+            ctx.send(sender, JobTold(submit.number, None, loaded.problem))
+            return
         id_ = f"j{ctx.rng.getrandbits(32):08x}"
-        log = JobLog(
-            id=id_,
-            source=submit.source,
-            paths=submit.paths,
-            state="planning",
-            problem="",
-            submitted_s=ctx.now,
-            ended_s=0.0,
-            reduces=loaded.reduces,
-            key_names=loaded.key_names,
-            window_s=loaded.window_s,
-            bad_records_max=loaded.bad_records_max,
-            deadline_s=loaded.deadline_s,
-            slots=loaded.slots,
-            trace=submit.trace,
-        )
-        job = self._jobs[id_] = JobRun(log)
+        job = self._jobs[id_] = JobRun(log_of(id_, submit, loaded, ctx.now))
         ctx.emit(JobSubmitted(id_, submit.source.name))
-        if problem:
-            self._end(ctx, job, "failed", problem)
+        if loaded.problem:
+            self._end(ctx, job, "failed", loaded.problem)
             return
         if submit.paths:
-            job.plan(splits, ctx.now)
+            job.plan(loaded.splits, ctx.now)
         else:
             self._plan(ctx, job)
         self._save(ctx, job)
@@ -306,19 +264,11 @@ class Coordinator(Node):
             problem = "" if done is not None and done.chunks == 0 else f"no such rows: the job is {state}"
             ctx.send(sender, RowsTold(ask.number, b"", problem))
             return
-        assert self._client is not None
 
-        def read(ctx: Context, reply: Reply) -> None:
-            value = None if reply.outcome is None else reply.outcome.value
-            if isinstance(value, bytes):
-                ctx.send(sender, RowsTold(ask.number, value))
-            else:
-                ctx.send(
-                    sender, RowsTold(ask.number, b"", f"the storage tier does not give it: {reply.trouble}")
-                )
+        def got(ctx: Context, data: bytes | None, problem: str) -> None:
+            ctx.send(sender, RowsTold(ask.number, data or b"", problem))
 
-        key = result_key(job.id, ask.part, done.attempt.number, ask.chunk)
-        self._client.call(ctx, (b"GET", key), read)
+        self._chunks.read(ctx, done, ask.chunk, got)
 
     def _seats_told(self) -> dict[str, str]:
         told = {}
@@ -536,52 +486,19 @@ class Coordinator(Node):
         self._save(ctx, job)
         ctx.emit(_ended(job.state(ctx.now)))
         if state == "done" and job.log.trace:
-            self._trace_rows(ctx, job)
+            self._chunks.trace(ctx, job)
         for worker, seat in self._seats.items():
             if seat.alive:
                 ctx.send(worker, Forget(job.id))
         for key, _ in list(ctx.store.scan(*_maps_range(job.id))):
             ctx.store.delete(key)
-        self._remove_leavings(ctx, job)
+        self._chunks.tidy(ctx, job)
         self._plans.pop(job.id, None)
         ended = [each for each in self._jobs.values() if not each.runs]
         for old in ended[: max(0, len(ended) - KEPT_MAX)]:
             del self._jobs[old.id]
             ctx.store.delete(_PREFIX + old.id.encode())
-            self._remove_result(ctx, old)
-
-    def _trace_rows(self, ctx: Context, job: JobRun) -> None:
-        """What a job that nobody asked for came to, for whoever reads the trace."""
-        assert self._client is not None
-        for part, done in sorted(job.commits.items()):
-            for chunk in range(done.chunks):
-
-                def read(ctx: Context, reply: Reply, part: int = part, chunk: int = chunk) -> None:
-                    value = None if reply.outcome is None else reply.outcome.value
-                    if isinstance(value, bytes):
-                        ctx.emit(JobRows(job.id, part, chunk, b64encode(value).decode()))
-
-                key = result_key(job.id, part, done.attempt.number, chunk)
-                self._client.call(ctx, (b"GET", key), read)
-
-    def _remove_leavings(self, ctx: Context, job: JobRun) -> None:
-        """What attempts wrote that are not the final ones; nobody waits for it."""
-        final = {done.attempt for done in job.commits.values()} if job.log.state == "done" else set()
-        for attempt in job.attempts_made:
-            if attempt not in final:
-                self._remove_chunks(ctx, attempt, 8)
-        if job.log.state != "done":
-            self._remove_result(ctx, job)
-
-    def _remove_result(self, ctx: Context, job: JobRun) -> None:
-        for done in job.commits.values():
-            self._remove_chunks(ctx, done.attempt, done.chunks)
-
-    def _remove_chunks(self, ctx: Context, attempt: Attempt, chunks: int) -> None:
-        if self._client is None or chunks == 0:
-            return
-        keys = [result_key(attempt.job, attempt.task, attempt.number, chunk) for chunk in range(chunks)]
-        self._client.call(ctx, (b"DEL", *keys), lambda ctx, reply: None)
+            self._chunks.remove(ctx, old)
 
     def _save(self, ctx: Context, job: JobRun) -> None:
         ctx.store.put(_PREFIX + job.id.encode(), msgspec.msgpack.encode(job.log))
@@ -599,26 +516,6 @@ def _map_key(attempt: Attempt) -> bytes:
 
 def _maps_range(job: str) -> tuple[bytes, bytes]:
     return f"map:{job}:".encode(), f"map:{job};".encode()
-
-
-def _looked_at(number: int, source: JobSource, isolated: bool) -> _Loaded:
-    """In a process of its own: what a job's file says about the job."""
-    if isolated:
-        drop_rights()
-    try:
-        job = load(source)
-    except JobFailed as error:
-        return _Loaded(number, str(error))
-    return _Loaded(
-        number,
-        "",
-        job.reduces,
-        job.key_names,
-        job.window_s,
-        job.bad_records_max,
-        float(job.deadline_s),
-        job.source.slots,
-    )
 
 
 def _ended(told: JobState) -> JobEnded:

@@ -36,6 +36,7 @@ class Fetcher:
 
     Args:
         own: this worker's address.
+        has: whether the output of a map attempt is on this worker.
         cannot: told of a place from which nothing comes.
         number: gives a number to each question.
     """
@@ -45,6 +46,7 @@ class Fetcher:
         attempt: Attempt,
         own: Address,
         scratch: Scratch,
+        has: Callable[[Attempt], bool],
         cannot: Callable[[Context, Place], None],
         number: Callable[[Fetcher], int],
     ) -> None:
@@ -52,6 +54,7 @@ class Fetcher:
         self.fetched_bytes = 0
         self._own = own
         self._scratch = scratch
+        self._has = has
         self._cannot = cannot
         self._number = number
         self._known: dict[int, Place] = {}
@@ -73,8 +76,6 @@ class Fetcher:
     def on_places(self, ctx: Context, places: tuple[Place, ...]) -> None:
         """More is known, or something else."""
         for place in places:
-            if place.task in self._here:
-                continue  # every attempt at a map gives the same run
             self._known[place.task] = place
             self.missing.pop(place.task, None)
             fetch = self._fetches.get(place.task)
@@ -90,12 +91,21 @@ class Fetcher:
                 continue
             if place.size_bytes == 0:
                 self._here[task] = ""
-            elif place.worker == self._own:
+            elif place.worker == self._own and self._has(place.attempt):
                 self._here[task] = f"{place.attempt}.{self.attempt.task}"
+            elif place.worker == self._own:
+                self._give_up(ctx, _Fetch(place))
+                return
             elif len(self._fetches) < AT_A_TIME:
                 fetch = self._fetches[task] = _Fetch(place)
                 self._scratch.remove(self._name(task))
                 self._ask(ctx, fetch)
+
+    def forget(self, ctx: Context, attempt: Attempt) -> None:
+        """The output of a map attempt that was read where it is, on this worker, is no more."""
+        if self._here.get(attempt.task, "").startswith(f"{attempt}."):
+            del self._here[attempt.task]
+            self.go_on(ctx)
 
     def on_piece(self, ctx: Context, piece: Piece) -> None:
         """An answer, perhaps to what was given up."""

@@ -308,9 +308,13 @@ class Worker(Node):
                 task.reader.stopped = True
             if task.fetcher is not None:
                 task.fetcher.stop(ctx)
-        self._done.pop(attempt, None)
+        was_done = self._done.pop(attempt, None)
         self._reports.pop(attempt, None)
         self._space.remove(f"{attempt}.")
+        if was_done is not None:
+            for other in list(self._tasks.values()):
+                if other.fetcher is not None and other.attempt.job == attempt.job:
+                    other.fetcher.forget(ctx, attempt)
 
     # --------------------------------------------------------------------------------------------------- maps
 
@@ -397,7 +401,9 @@ class Worker(Node):
         def cannot(ctx: Context, place: Place) -> None:
             ctx.send(self._config.boss, CannotFetch(task.attempt, place))
 
-        task.fetcher = Fetcher(task.attempt, ctx.address, self._space, cannot, self._numbered)
+        task.fetcher = Fetcher(
+            task.attempt, ctx.address, self._space, self._done.__contains__, cannot, self._numbered
+        )
         task.fetcher.on_places(ctx, (*order.places, *task.places))
         self._reduce_if_complete(ctx, task)
 
