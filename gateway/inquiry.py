@@ -113,6 +113,12 @@ class Inquiry:
         return tuple(states)
 
     def _fetch(self, ctx: Context, key: bytes, tell: Tell) -> None:
+        for writer in self._writers.values():
+            waiting = writer.spool.find(ctx.store, key)
+            if waiting is not None:  # what was acknowledged can be read, whether the tier is there or not
+                tell(ctx, Observation.decode(waiting), "")
+                return
+
         def done(ctx: Context, reply: Reply) -> None:
             problem = _problem(reply)
             value = None if problem or reply.outcome is None else reply.outcome.value

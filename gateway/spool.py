@@ -83,7 +83,8 @@ class Spool:
         """By route and spool key, as they came: all that is not under way."""
         self._waiting: dict[str, int] = {}
         """By route: all, what is under way included."""
-        self._keys: dict[bytes, None] = {}
+        self._keys: dict[bytes, bytes] = {}
+        """Where each is in the node's store, by where the storage tier will keep it."""
         self._number = 0
 
     def __len__(self) -> int:
@@ -91,6 +92,11 @@ class Spool:
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._keys
+
+    def find(self, store: Store, key: bytes) -> bytes | None:
+        """What waits to be kept under that key; None: nothing does."""
+        spool_key = self._keys.get(key)
+        return None if spool_key is None else store.get(spool_key)
 
     def load(self, store: Store, now: float) -> None:
         """After a restart: what was there before."""
@@ -288,7 +294,7 @@ class Spool:
         lane.add(entry, self._policy(entry.route).priority)
         self._pending.setdefault(entry.route, OrderedDict())[entry.spool_key] = entry
         self._waiting[entry.route] = self._waiting.get(entry.route, 0) + 1
-        self._keys[entry.key] = None
+        self._keys[entry.key] = entry.spool_key
         self.size_bytes += entry.size_bytes
         if not lane.under_way and not self._is_held(lane):
             self._seat(lane)

@@ -18,7 +18,7 @@ import msgspec
 from underlay.emulation import control
 from underlay.errors import BirdhouseError
 from underlay.faults import AnyFault
-from underlay.network import Network
+from underlay.network import Link, Network
 from underlay.trace import LinkUsage
 
 USAGE_WINDOW_S = 3.0
@@ -77,10 +77,12 @@ class Running:
         """Make it happen; raises NotRunning, or BirdhouseError with what is wrong about the fault."""
         if self._run is None:
             raise NotRunning("this gateway is in no emulated network")
-        status = await asyncio.to_thread(control.status, self._run)
-        await asyncio.to_thread(control.inject, fault, self._run)
-        named = [str(value) for value in msgspec.to_builtins(fault).values()]
-        self.faults.append({"t": status["t_s"], "text": " ".join(named)})
+        async with self._looking:  # nobody sees what it did before it is among the faults
+            status = await asyncio.to_thread(control.status, self._run)
+            await asyncio.to_thread(control.inject, fault, self._run)
+            told = msgspec.to_builtins(fault)
+            text = " ".join(str(value) for value in told.values())
+            self.faults.append({"t": status["t_s"], "text": text, "fault": told})
 
     # ------------------------------------------------------------------------------------------------ helpers
 
@@ -108,19 +110,28 @@ class Running:
         ]
         up = {device["name"]: device["up"] for device in devices}
         links = [
-            {
-                "a": link.a,
-                "b": link.b,
-                "up": frozenset((link.a, link.b)) not in cut
-                and up.get(link.a, False)
-                and up.get(link.b, False),
-                "profile": link.profile,
-                "loss_ratio": link.forward.loss_ratio,
-                **rates.get(frozenset((link.a, link.b)), {"bytes_per_s": 0.0, "lost_per_s": 0.0}),
-            }
+            self._link(link, frozenset((link.a, link.b)) in cut, up, rates)
             for link in self.place.network.links
         ]
         return {"t_s": status["t_s"], "run": status["run"], "devices": devices, "links": links}
+
+    def _link(
+        self,
+        link: Link,
+        cut: bool,
+        up: Mapping[str, bool],
+        rates: Mapping[frozenset[str], Mapping[str, float]],
+    ) -> dict[str, Any]:
+        """A link between devices of which one is down is not cut, though nothing passes there either."""
+        return {
+            "a": link.a,
+            "b": link.b,
+            "up": not cut and up.get(link.a, False) and up.get(link.b, False),
+            "cut": cut,
+            "profile": link.profile,
+            "loss_ratio": link.forward.loss_ratio,
+            **rates.get(frozenset((link.a, link.b)), {"bytes_per_s": 0.0, "lost_per_s": 0.0}),
+        }
 
     def _read_usage(self, path: Path) -> None:
         """What the ether has written since the last time; whole lines only."""

@@ -35,7 +35,7 @@ function head(state) {
   put(byId("count-down"), state.devices.length - running);
   byId("down-fact").hidden = running === state.devices.length;
   put(byId("traffic"), `${bytes(state.links.reduce((sum, link) => sum + link.bytes_per_s, 0))}/s`);
-  put(byId("clock"), instant(state.now));
+  put(byId("clock"), state.now < 1e9 ? `${instant(state.now)} since the start` : instant(state.now));
   const kept = state.devices.reduce((sum, device) => sum + device.kept, 0);
   if (counted.length && counted.at(-1)[0] > state.now) counted.length = 0;
   counted.push([state.now, kept]);

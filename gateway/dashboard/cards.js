@@ -2,7 +2,7 @@
 
 import { Keyed, byId, draw, make, put, set } from "./dom.js";
 import { duration, figures, reading } from "./format.js";
-import { standing } from "./map.js";
+import { sends, standing } from "./map.js";
 
 const STEP_S = 1.5;
 const STEPS = 120;
@@ -18,7 +18,9 @@ export class Cards {
 
   show(state) {
     this.now = state.now;
-    this.cards.show(state.devices, (device) => device.name);
+    // First those that send something; of the others there is only to say whether they are up.
+    const [senders, others] = [true, false].map((does) => state.devices.filter((one) => sends(one) === does));
+    this.cards.show([...senders, ...others], (device) => device.name);
   }
 }
 
@@ -57,8 +59,9 @@ function buildReading(latest) {
 function show(part, device, now) {
   const state = standing(device);
   set(part.node, "data-state", state);
+  set(part.node, "data-sends", sends(device) ? "" : null);
   put(part.mark, MARKS[state]);
-  put(part.standing, state === "up" ? device.role : state);
+  put(part.standing, state === "up" ? device.role : `${device.role} ${state}`.trim());
   put(part.age, device.kept ? duration(device.age_s) : "");
   part.readings.show(device.latest.filter((latest) => latest.value !== null), (latest) => latest.kind);
   const oddities = [[device.duplicates, "duplicates"], [device.dead_letters, "dead letters"]];

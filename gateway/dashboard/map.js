@@ -9,6 +9,8 @@ const LABELLED_MAX = 24;
 const MARGIN_PX = 34;
 
 export const linkKey = (link) => JSON.stringify([link.a, link.b]);
+// Whether observations may be expected of it: a birdhouse, or one that only the gateway has heard of.
+export const sends = (device) => device.kept > 0 || !device.role || device.role === "birdhouse";
 export const standing = (device) => (!device.up ? "down" : device.paused ? "paused" : "up");
 
 export class NetworkMap {
@@ -101,13 +103,13 @@ export class NetworkMap {
     const middle = `translate(${((x1 + x2) / 2).toFixed(1)} ${((y1 + y2) / 2).toFixed(1)})`;
     set(part.cross, "transform", middle);
     set(part.label, "transform", middle);
+    const state = linkState(link);
     const flowing = link.up && link.bytes_per_s > 0;
     const width = flowing ? (1.2 + 8 * Math.sqrt(link.bytes_per_s / this.most)).toFixed(1) : "0";
     set(part.carries, "stroke-width", width);
-    const losing = link.up && link.lost_per_s > 0;
-    set(part.loses, "stroke-width", losing ? Math.max(3, Number(width)).toFixed(1) : "0");
-    set(part.node, "data-state", link.up ? (losing ? "losing" : flowing ? "carrying" : "idle") : "cut");
-    put(part.label, losing && link.lost_per_s >= 0.05 ? `−${figures(link.lost_per_s)}/s` : "");
+    set(part.loses, "stroke-width", state === "losing" ? Math.max(3, Number(width)).toFixed(1) : "0");
+    set(part.node, "data-state", state);
+    put(part.label, state === "losing" && link.lost_per_s >= 0.05 ? `−${figures(link.lost_per_s)}/s` : "");
     set(part.node, "aria-label", `Link ${link.a} to ${link.b}, ${linkWords(link)}`);
   }
 
@@ -142,9 +144,16 @@ export class NetworkMap {
   }
 }
 
+// A link to a device that is down carries nothing, and is whole: "dead", and not "cut".
+export function linkState(link) {
+  if (!link.up) return link.cut ? "cut" : "dead";
+  return link.lost_per_s > 0 ? "losing" : link.bytes_per_s > 0 ? "carrying" : "idle";
+}
+
 export function linkWords(link) {
-  if (!link.up) return "cut";
-  if (!link.bytes_per_s && !link.lost_per_s) return "idle";
+  const state = linkState(link);
+  if (state === "dead") return "whole, a device at its end is down";
+  if (state === "cut" || state === "idle") return state;
   const lost = link.lost_per_s ? `, loses ${figures(link.lost_per_s)} frames/s` : "";
   return `carries ${bytes(link.bytes_per_s)}/s${lost}`;
 }

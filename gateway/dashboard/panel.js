@@ -3,7 +3,7 @@
 import { inject } from "./api.js";
 import { Keyed, byId, make, put, set } from "./dom.js";
 import { bytes, duration, figures } from "./format.js";
-import { linkKey, linkWords, standing } from "./map.js";
+import { linkKey, linkState, linkWords, sends, standing } from "./map.js";
 
 const ARMED_MS = 4000;
 
@@ -31,7 +31,7 @@ export class Panel {
     byId("panel-hint").hidden = true;
     if (!subject) return;
     put(byId("h-panel"), kind === "device" ? subject.name : `${subject.a} – ${subject.b}`);
-    set(byId("panel"), "data-state", kind === "device" ? standing(subject) : subject.up ? "up" : "cut");
+    set(byId("panel"), "data-state", kind === "device" ? standing(subject) : subject.up ? "up" : linkState(subject));
     this.facts.show(kind === "device" ? deviceFacts(subject) : linkFacts(subject), ([name]) => name);
     const box = byId("panel-actions");
     const focused = box.contains(document.activeElement);
@@ -82,8 +82,10 @@ function buildFact([name]) {
 }
 
 function deviceFacts(device) {
+  const is = ["is", device.role ? `${standing(device)}, ${device.role}` : standing(device)];
+  if (!sends(device)) return [is];
   return [
-    ["is", `${standing(device)}, ${device.role}`],
+    is,
     ["age of information", duration(device.age_s)],
     ["kept", figures(device.kept)],
     ["duplicates", figures(device.duplicates)],
@@ -110,7 +112,7 @@ function deviceActions(device) {
   return [verb("crash", "Crash", true), pause];
 }
 
-function linkActions({ a, b, up }) {
-  if (up) return [{ fault: { fault: "link-down", a, b }, label: "Cut the link", breaks: true }];
+function linkActions({ a, b, cut }) {
+  if (!cut) return [{ fault: { fault: "link-down", a, b }, label: "Cut the link", breaks: true }];
   return [{ fault: { fault: "link-up", a, b }, label: "Heal the link", breaks: false }];
 }

@@ -9,10 +9,13 @@ const WIDTH_PX = 320;
 
 export class Photographs {
   constructor(onChoose) {
-    this.list = new Keyed(byId("photographs"), (shot) => build(shot, onChoose), (part, shot) => show(part, shot));
+    this.list = new Keyed(byId("photographs"), (shot) => build(shot, onChoose), (part, shot) => {
+      show(part, shot, this.now);
+    });
   }
 
   show(state) {
+    this.now = state.now;
     const shots = [];
     for (const device of state.devices) {
       const latest = device.latest.filter((one) => one.object_key).sort((a, b) => b.t_event - a.t_event)[0];
@@ -33,8 +36,8 @@ function build({ device }, onChoose) {
   return { node, canvas, when, key: null };
 }
 
-function show(part, { device, latest }) {
-  put(part.when, `${duration(device.age_s)} old`);
+function show(part, { device, latest }, now) {
+  put(part.when, `${duration(now - latest.t_gen)} old`);
   set(part.canvas, "aria-label", `${latest.kind} ${latest.id} from ${device.name}`);
   if (part.key === latest.object_key) return;
   part.key = latest.object_key;

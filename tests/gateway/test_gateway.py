@@ -614,6 +614,18 @@ def test_a_stretch_is_read_page_by_page_with_large_observations_among_the_small(
     assert scene.ask(Fetch(b"obs:{cam1}:nothing")) is None
 
 
+def test_what_was_acknowledged_can_be_read_before_the_tier_has_it() -> None:
+    scene = Scene()
+    (waiting,) = seen(1)
+    scene.world.apply(Partition((HOSTS,)))
+    assert scene.offer(waiting) == ["kept"]
+    assert scene.ask(Fetch(waiting.key()), for_s=0.5) == waiting
+    scene.world.apply(Heal())
+    scene.run(30.0)
+    assert ids([waiting]) == scene.stored
+    assert scene.ask(Fetch(waiting.key())) == waiting
+
+
 def test_devices_routes_and_storage_are_told_as_they_are() -> None:
     scene = Scene("sharded")
     scene.offer(*seen(1, 2, 2), for_s=5.0)

@@ -126,6 +126,7 @@ class Browser:
 
     def look_like(self, width: int, height: int, **media: str) -> None:
         """The size of the window and CSS media features, as prefers_color_scheme="dark"."""
+        self.call("Emulation.setScrollbarsHidden", hidden=True)  # they take room from a picture's right edge
         self.call(
             "Emulation.setDeviceMetricsOverride",
             width=width, height=height, deviceScaleFactor=1, mobile=False,

@@ -22,10 +22,24 @@ def network(birdhouses: int = 6, *, strange: str = "") -> dict[str, Any]:
     def latest(name: str) -> list[dict[str, Any]]:
         if name not in cams:
             return []
-        reading = {"temperature_c": 12.34, "humidity": 81}
+        reading = {"celsius": 12.34, "humidity": 81}
         return [
-            {"kind": "photograph", "id": f"{name}:2", "t_event": 9.0, "value": None, "object_key": "aa"},
-            {"kind": "weather", "id": f"{name}:1", "t_event": 8.0, "value": reading, "object_key": None},
+            {
+                "kind": "photograph",
+                "id": f"{name}:2",
+                "t_event": 9.0,
+                "t_gen": 92.0,
+                "value": None,
+                "object_key": "aa",
+            },
+            {
+                "kind": "weather",
+                "id": f"{name}:1",
+                "t_event": 8.0,
+                "t_gen": 99.0,
+                "value": reading,
+                "object_key": None,
+            },
         ]
 
     devices = [
@@ -38,8 +52,8 @@ def network(birdhouses: int = 6, *, strange: str = "") -> dict[str, Any]:
     ]  # fmt: skip
     ends = [("hub", name) for name in cams] + [("hub", "sink"), ("sink", "store1")]
     links = [
-        {"a": a, "b": b, "up": True, "bytes_per_s": 900.0 * n, "lost_per_s": 0.4 if n == 2 else 0.0,
-         "loss_ratio": 0.02, "profile": "radio"}
+        {"a": a, "b": b, "up": True, "cut": False, "bytes_per_s": 900.0 * n,
+         "lost_per_s": 0.4 if n == 2 else 0.0, "loss_ratio": 0.02, "profile": "radio"}
         for n, (a, b) in enumerate(ends)
     ]  # fmt: skip
     replicas = [{"address": "store1/kv", "answers": True}, {"address": "store2/kv", "answers": True}]
@@ -91,16 +105,23 @@ class StandIn:
         self._server.server_close()
         self._thread.join()
 
-    def _inject(self, fault: dict[str, Any]) -> None:
+    def inject(self, fault: dict[str, Any]) -> None:
+        """Somebody asks for it, by this page or another."""
         self.faults.append(fault)
         match fault:
             case {"fault": "crash" | "restart" as verb, "device": name}:
                 self.device(name)["up"] = verb == "restart"
+                for link in self.state["links"]:
+                    ends = self.device(link["a"])["up"] and self.device(link["b"])["up"]
+                    link["up"] = ends and not link["cut"]
             case {"fault": "pause" | "resume" as verb, "device": name}:
                 self.device(name)["paused"] = verb == "pause"
             case {"fault": "link-down" | "link-up" as verb, "a": a, "b": b}:
                 link = next(one for one in self.state["links"] if (one["a"], one["b"]) == (a, b))
                 link["up"] = verb == "link-up"
+                link["cut"] = not link["up"]
+        text = " ".join(fault.values())
+        self.state["events"].append({"t": self.state["now"], "text": text, "fault": fault})
         self.change()
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
@@ -135,7 +156,7 @@ class StandIn:
                 if fault.get("device") == "sink":
                     self._answer(409, "application/json", b'{"detail": "the sink is spared"}')
                     return
-                stand_in._inject(fault)
+                stand_in.inject(fault)
                 self._answer(200, "application/json", b"{}")
 
             def _allowed(self) -> bool:

@@ -16,6 +16,7 @@ LIVE = 'document.body.dataset.feed === "live" && document.querySelectorAll("#car
 HUB = '.device[aria-label^="hub,"]'
 CUT = '.link[aria-label^="Link hub to cam1,"]'
 ACTION = "#panel-actions button"
+LINES = '[...document.querySelectorAll("#events li")].map((line) => line.textContent)'
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def test_it_shows_every_part_of_the_state(browser: Browser, gateway: StandIn) ->
     opened(browser, gateway)
     for part in (
         "quickstart",
-        "temperature c 12.3, humidity 81",
+        "12.3 °C, humidity 81",
         "store1/kv",
         "8,192",
         "readings",
@@ -104,13 +105,56 @@ def test_a_crash_clicked_there_is_seen_and_so_is_the_restart(browser: Browser, g
     assert gateway.faults == []
     browser.click(ACTION)
     browser.wait("document.querySelector('" + HUB + "').dataset.state === 'down'")
-    browser.wait('document.getElementById("events").innerText.includes("hub is down")')
+    browser.wait('document.getElementById("events").innerText.includes("hub is down, by hand")')
     assert gateway.faults == [{"fault": "crash", "device": "hub"}]
     browser.wait(f'document.querySelector("{ACTION}").textContent === "Restart hub"')
     browser.click(ACTION)
     browser.wait('document.getElementById("events").innerText.includes("hub is up")')
     assert gateway.faults[1:] == [{"fault": "restart", "device": "hub"}]
     assert browser.complaints == []
+
+
+@pytest.mark.needs(*CHROMIUM)
+def test_what_was_done_by_hand_is_told_once_and_its_links_are_not_cut(
+    browser: Browser, gateway: StandIn
+) -> None:
+    """Also where its effect comes later than it was told, and at last where none comes."""
+    opened(browser, gateway)
+    gateway.inject({"fault": "crash", "device": "cam1"})
+    browser.wait(f"{LINES}.length === 2")
+    browser.wait(f"document.querySelector('{CUT}').dataset.state === 'dead'")
+    told = {"t": gateway.state["now"], "text": "crash cam2", "fault": {"fault": "crash", "device": "cam2"}}
+    slow = {"t": gateway.state["now"], "text": "slow-disk cam3", "fault": {"fault": "slow-disk"}}
+    gateway.state["events"].append(told)
+    gateway.change()
+    gateway.device("cam2")["up"] = False
+    gateway.state["events"].append(slow)
+    gateway.change()
+    gateway.state["events"].append(
+        told | {"text": "restart cam3", "fault": {"fault": "restart", "device": "cam3"}}
+    )
+    for _ in range(9):
+        gateway.change()
+    browser.wait(f"{LINES}.length === 5")
+    lines = [line.partition(" s ")[2] for line in browser.value(LINES)]
+    assert lines == [
+        "restart cam3, by hand",
+        "cam2 is down, by hand",
+        "slow-disk cam3, by hand",
+        "cam1 is down, by hand",
+        "the run started",
+    ]
+    assert browser.complaints == []
+
+
+@pytest.mark.needs(*CHROMIUM)
+def test_what_a_page_did_not_see_happen_is_told_to_it_when_it_opens(
+    browser: Browser, gateway: StandIn
+) -> None:
+    gateway.inject({"fault": "crash", "device": "cam1"})
+    opened(browser, gateway)
+    browser.wait(f"{LINES}.length === 2")
+    assert "crash cam1, by hand" in browser.value(LINES)[0]
 
 
 @pytest.mark.needs(*CHROMIUM)
@@ -182,9 +226,9 @@ def test_a_hostile_name_is_only_a_name(browser: Browser) -> None:
     gateway = StandIn(network(2, strange=name))
     try:
         opened(browser, gateway)
-        assert browser.value("[...document.querySelectorAll('#cards .name')].at(-1).textContent") == name
+        assert browser.value("[...document.querySelectorAll('#cards .name')].at(2).textContent") == name
         assert browser.value("[window.broken, document.images.length]") == [None, 0]
-        browser.value("[...document.querySelectorAll('#cards .name')].at(-1).click()")
+        browser.value("[...document.querySelectorAll('#cards .name')].at(2).click()")
         browser.click(ACTION)
         browser.click(ACTION)
         browser.wait('document.getElementById("events").innerText.includes("is down")')
