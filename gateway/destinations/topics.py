@@ -160,8 +160,7 @@ class Topics(Driver):
         broker.waiting.extendleft(reversed(broker.in_flight))
         broker.in_flight.clear()
         broker.session.on_disconnected(ctx, message)
-        told = {batch.topic: batch.failed for batch in broker.batches.values()}
-        for failed in told.values():
+        for failed in dict.fromkeys(batch.failed for batch in broker.batches.values()):
             failed(f"no connection to the broker on {message.broker}: {reason}")
 
 

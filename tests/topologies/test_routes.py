@@ -13,7 +13,7 @@ import topologies
 from edge.mqtt.packets import BROKER
 from topologies.experiment import build_experiment, build_plan
 from topologies.routes import explained
-from topologies.spec_file import parse_spec
+from topologies.spec_file import parse_spec, to_toml
 from underlay.errors import InputError
 
 COMMAND = [sys.executable, "-c", "from topologies.cli import main; main()", "routes", "explain"]
@@ -212,3 +212,15 @@ def test_gateways_that_mean_nothing_are_an_error(
         topologies.check(path)
     assert f"s.toml: {key}" in str(error.value)
     assert words in str(error.value)
+
+
+TERMS = (
+    'to = "alarms"\nname = "hot"\nrate_limit_per_s = 0.5\nrate_burst = 3\npriority = -2\n'
+    'overflow = "drop-oldest"\nspool_max_observations = 9'
+)
+
+
+@pytest.mark.parametrize("text", [SPEC.replace('to = "alarms"', TERMS), MQTT, NESTED])
+def test_a_run_keeps_its_routes_as_they_were_written(text: str) -> None:
+    spec = parse_spec(text)
+    assert parse_spec(to_toml(spec)) == spec
