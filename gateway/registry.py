@@ -11,6 +11,7 @@ import msgspec
 
 from edge.intervals import Intervals
 from edge.observation import Observation
+from gateway.credibility import NAME
 from gateway.messages import DeviceState, Latest
 
 GAPS_MAX = 1000
@@ -62,7 +63,9 @@ class Registry:
         self._known(device, now).duplicates += 1
 
     def refused(self, device: str, now: float) -> None:
-        """Something of it became a dead letter."""
+        """Something of it became a dead letter. What no device can be called is nobody's."""
+        if not NAME.match(device):
+            return
         if device in self._devices or len(self._devices) < DEVICES_MAX:
             self._known(device, now).dead_letters += 1
 

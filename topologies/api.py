@@ -184,6 +184,7 @@ def up(
     settings: Mapping[str, Any] | None = None,
     cli: bool = False,
     ports: Mapping[str, int] | None = None,
+    token: str = "",
     ready: Callable[[list[Reach]], None] = lambda _: None,
     say: Say = quiet,
 ) -> None:
@@ -193,6 +194,7 @@ def up(
         spec: default: the bundled quickstart.
         cli: open Mininet's own command line on it.
         ports: of 127.0.0.1, by the name of the way in: `{"http": 9000}`; others are chosen.
+        token: what HTTP clients on other devices of the network have to show; empty: none is let in.
         ready: told of all ways in when everything is up.
 
     Raises: as `run`.
@@ -204,7 +206,7 @@ def up(
     with naming(path):
         experiment = build_experiment(loaded, architecture or loaded.architectures[0], path.parent)
     chosen = choose_fabric(loaded, "mininet")
-    keep_up(experiment, enforcer_of(chosen), cli=cli, say=say, ports=ports, ready=ready)
+    keep_up(experiment, enforcer_of(chosen), cli=cli, say=say, ports=ports, token=token, ready=ready)
 
 
 def report(folders: Iterable[Path | str], target: Path | str) -> Path:

@@ -18,7 +18,7 @@ from edge.coap.messages import ENDPOINT as COAP
 from edge.coap.messages import PORT as COAP_PORT
 from gateway.api.door import NAME as HTTP
 from gateway.api.door import PORT as HTTP_PORT
-from gateway.api.door import http_door
+from gateway.api.door import HttpConfig, http_door
 from gateway.api.running import Place
 from gateway.ingest.coap import NAME as COAP_DOOR
 from gateway.ingest.coap import RESOURCE, coap_door
@@ -55,8 +55,12 @@ class Reach(msgspec.Struct, frozen=True):
     """To try it with."""
 
 
-def lasting_plan(experiment: Experiment) -> Plan:
-    """The experiment's plan with no end, a door for HTTP and names."""
+def lasting_plan(experiment: Experiment, token: str = "") -> Plan:
+    """The experiment's plan with no end, a door for HTTP and names.
+
+    Args:
+        token: what clients on other devices of the network show at the HTTP door; empty: none is let in.
+    """
     from underlay.emulation.blueprint import addresses
 
     topology, spec = experiment.topology, experiment.spec
@@ -64,7 +68,7 @@ def lasting_plan(experiment: Experiment) -> Plan:
     added: dict[str, list[DevicePlan]] = {device: [] for device in topology.roles}
     roles = {name: str(role) for name, role in topology.roles.items()}
     if experiment.tier is not None:
-        door = http_door(place=Place(spec.name, topology.network, roles))
+        door = http_door(HttpConfig(token=token), Place(spec.name, topology.network, roles))
         added[topology.sink].append(DevicePlan(bindings=(door,)))
         plan = _with_coap_door(plan, topology.sink)
     served = Served(

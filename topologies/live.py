@@ -28,12 +28,14 @@ def keep_up(
     cli: bool,
     say: Say,
     ports: Mapping[str, int] | None = None,
+    token: str = "",
     ready: Callable[[list[Reach]], None] = lambda _: None,
 ) -> None:
     """Run the experiment's plan until interrupted. Faults happen at their times; others by hand.
 
     Args:
         ports: of this machine, by the name of the way in; those that are not named are chosen.
+        token: what HTTP clients on other devices of the network have to show; empty: none is let in.
         ready: told of all ways in when everything is up.
     """
     from topologies.deployment import lasting_plan, reaches, wanted_ways, with_ways  # brings FastAPI
@@ -41,7 +43,7 @@ def keep_up(
     from underlay.emulation.fabric import Emulation
     from underlay.emulation.forwarding import take
 
-    plan = lasting_plan(experiment)
+    plan = lasting_plan(experiment, token)
     ways = take(wanted_ways(experiment, plan, ports or {}))
     plan = with_ways(plan, ways)
 

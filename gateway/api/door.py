@@ -8,6 +8,7 @@ meanwhile. Nothing that a client sends may raise in the loop, which is that of t
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,6 +65,7 @@ class HttpDoor:
         listener = socket.create_server((config.ip or host.ip, config.port), backlog=128)
         self.address: tuple[str, int] = listener.getsockname()
 
+        logging.getLogger("uvicorn.error").addHandler(logging.NullHandler())  # a client's fault is no news
         crowd = _Crowd(config.connections_max)
 
         def protocol(*args: Any, **kwargs: Any) -> _Impatient:
@@ -166,11 +168,21 @@ class _Impatient(H11Protocol):
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """uvicorn answers even where an answer is under way or complete, which raises in the loop."""
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            super().send_400_response(msg)
-        else:
+        """As every other problem is told. uvicorn answers in plain text, and even where an answer is under
+        way or complete, which raises in the loop."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.abort()
+            return
+        body = msgspec.json.encode({"problem": msg})
+        headers = [
+            ("content-type", "application/json"),
+            ("content-length", str(len(body))),
+            ("connection", "close"),
+        ]
+        answer = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
+        for event in (answer, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def pause_writing(self) -> None:
         super().pause_writing()

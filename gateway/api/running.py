@@ -113,6 +113,12 @@ class Running:
             self._link(link, frozenset((link.a, link.b)) in cut, up, rates)
             for link in self.place.network.links
         ]
+        for channel in self.place.network.channels:
+            for a, b in channel.pairs:
+                link = Link(a, b, channel.spec, channel.spec, channel.profile)
+                told = self._link(link, frozenset((a, b)) in cut, up, rates)
+                sent = (rates.get(frozenset((device, "*")), {}).get("bytes_per_s", 0.0) for device in (a, b))
+                links.append({**told, "channel": channel.name, "bytes_per_s": sum(sent)})
         return {"t_s": status["t_s"], "run": status["run"], "devices": devices, "links": links}
 
     def _link(

@@ -37,6 +37,10 @@ _LENGTH = struct.Struct("!I")
 _PROTOCOL = Protocol("kv", *CLIENT_MESSAGES)
 
 
+TOO_LARGE = "answer too large: ask for less at a time"
+"""What the store says of a page whose values together do not fit a message."""
+
+
 class StoreFailed(BirdhouseError):
     """The store refused a command, or nobody executed it by the deadline: nothing happened."""
 
@@ -128,12 +132,19 @@ class Store:
     async def pages(self, start: bytes, end: bytes, limit: int = 1000) -> AsyncIterator[Page]:
         """The whole range in pages, all as of one revision: a consistent snapshot. `StoreFailed` with
         COMPACTED if it takes so long that the revision is forgotten."""
-        page = await self.range(start, end, limit)
-        yield page
-        while page.more:
-            after = page.items[-1][0] + b"\0"
-            page = await self.range(after, end, limit, revision=page.revision)
+        after, revision, more = start, None, True
+        while more:
+            try:
+                page = await self.range(after, end, limit, revision=revision)
+            except StoreFailed as error:
+                if not str(error).endswith(TOO_LARGE) or limit == 1:
+                    raise
+                limit //= 2  # large values, which together do not fit a message
+                continue
             yield page
+            more, revision = page.more, page.revision
+            if page.items:
+                after = page.items[-1][0] + b"\0"
 
     async def scan(self, pattern: bytes = b"*", count: int = 1000) -> AsyncIterator[bytes]:
         """All keys of all groups that match a glob pattern. Keys that are there throughout are found, unless

@@ -229,6 +229,12 @@ def up(
         list[str] | None,
         typer.Option("--port", metavar="NAME=PORT", help="Of 127.0.0.1, such as http=9000; repeatable."),
     ] = None,
+    token: Annotated[
+        str,
+        typer.Option(
+            envvar="BIRDHOUSE_TOKEN", help="For HTTP clients on other devices, who are refused without one."
+        ),
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Bring a spec's whole system up on Mininet, with ways in from this machine, until Ctrl-C."""
@@ -243,6 +249,7 @@ def up(
         settings=single_settings(settings or []),
         cli=cli,
         ports=parse_ports(port or []),
+        token=token,
         ready=lambda ways: print_json(ways) if as_json else console().print(reach_table(ways)),
         say=_say,
     )

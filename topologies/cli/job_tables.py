@@ -171,7 +171,12 @@ def print_run_jobs(runs: Sequence[tuple[Path, str, Sequence[JobResult]]]) -> Non
             for n, job in enumerate(found)
             if job.name == name
         ]
-        rows = [{"": run, **dict(zip(heads, job_cells(job), strict=True))} for _, run, _, job in told]
+        cells = [job_cells(job) for _, _, _, job in told]
+        used = [at for at, _ in enumerate(heads) if any(row[at] for row in cells)]
+        rows = [
+            {"": run, **{heads[at]: row[at] for at in used}}
+            for (_, run, _, _), row in zip(told, cells, strict=True)
+        ]
         table = rows_table(rows)
         table.title = f"job {name}, over what the storage tier held, on its hosts"
         console().print(table)

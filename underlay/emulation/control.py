@@ -23,6 +23,8 @@ from underlay.errors import InputError, RunFailed, nearest
 from underlay.faults import AnyFault
 
 SOCKET = "control.sock"
+PATIENCE_S = 30.0
+"""A supervisor answers at once, but for what takes a device down and up again."""
 _ANSWER_BYTES = 1 << 20
 _NAMESPACES = (CLONE_NEWNS, CLONE_NEWNET, CLONE_NEWPID)
 """In the order in which their descriptors are sent and entered: the mounts while our own `/proc` is still of
@@ -147,10 +149,13 @@ def _inside(fds: Sequence[int], argv: Sequence[str]) -> None:
 def _ask(request: Request, run: str | None) -> tuple[Answer, list[int]]:
     path = state_directory() / (run or _only_run()) / SOCKET
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+        client.settimeout(PATIENCE_S)
         try:
             client.connect(str(path))
             client.send(msgspec.json.encode(request))
             data, fds, _, _ = socket.recv_fds(client, _ANSWER_BYTES, len(_NAMESPACES))
+        except TimeoutError as problem:
+            raise RunFailed(f"the run {run or ''} has not answered for {PATIENCE_S:g} s") from problem
         except OSError as problem:
             raise InputError(
                 f"no run {run!r} is up: {problem.strerror}", hint="birdhouse up SPEC"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import select
 import socket
 from collections.abc import Iterator
@@ -44,6 +45,18 @@ def still_serves(place: Place) -> bool:
 
 def connected(place: Place) -> socket.socket:
     return socket.create_connection(place.address, timeout=WAIT_S)
+
+
+def test_what_is_no_http_is_told_as_every_other_problem(place: Place) -> None:
+    with connected(place) as bad:
+        bad.sendall(b"WHAT IS THIS\r\n\r\n")
+        answer = b""
+        while more := bad.recv(65536):
+            answer += more
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json")
+    assert json.loads(body)["problem"]
+    assert still_serves(place)
 
 
 CHUNKED = b" HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -78,6 +78,11 @@ def test_every_call_does_what_it_says(running: Running) -> None:
         assert [len(page.items) for page in pages] == [10, 10, 5]
         assert {page.revision for page in pages} == {pages[0].revision}
         assert pages[-1].items[-1] == (keys[-1], b"024")
+        large = [b"big:{large}:%d" % n for n in range(5)]
+        for key in large:
+            await store.set(key, key * 4000)
+        found = [item async for page in store.pages(b"big:{large}:", b"big:{large};") for item in page.items]
+        assert found == [(key, key * 4000) for key in large]
         assert sorted([key async for key in store.scan(b"obs:*", 7)]) == keys
         for group, replicas in store.directory.groups.items():
             told = [await store.status(replica) for replica in replicas]
