@@ -22,6 +22,7 @@ from gateway.mapreduce.job import Job, JobSource, Plain, load
 from gateway.mapreduce.messages import JobState
 from gateway.mapreduce.results import Result
 from underlay.errors import InputError
+from underlay.node import device_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -160,7 +161,7 @@ def draw(outcome: Outcome, path: Path) -> None:
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
-class SplitPlan(msgspec.Struct, frozen=True):
+class PlannedSplit(msgspec.Struct, frozen=True):
     """Where a part of the input would be read."""
 
     split: str
@@ -179,7 +180,7 @@ class JobPlan(msgspec.Struct, frozen=True):
     reduces: int
     combines: bool
     crosses: str
-    splits: tuple[SplitPlan, ...]
+    splits: tuple[PlannedSplit, ...]
 
 
 def explained(source: JobSource, paths: Sequence[Path], at: str, token: str = "") -> JobPlan:
@@ -187,7 +188,9 @@ def explained(source: JobSource, paths: Sequence[Path], at: str, token: str = ""
     job = load(source)
     _check_paths(paths)
     if paths:
-        splits = tuple(SplitPlan(str(each), each.size, "bytes", "any worker") for each in split_files(paths))
+        splits = tuple(
+            PlannedSplit(str(each), each.size, "bytes", "any worker") for each in split_files(paths)
+        )
     else:
         splits = _store_splits(gateway(at, token), job)
     operator = job.does
@@ -226,27 +229,20 @@ def _crosses(job: Job) -> str:
         "one pair for each key of a split" if job.does.combines else "one pair for each that the mapper emits"
     )
     return (
-        f"records are read where they are stored; {share} goes to the {job.reduces} reducers, "
-        f"of which a worker keeps what is its own; rows go to the store"
+        "nothing while records are read where a reader has a replica; then, over the links between storage "
+        f"hosts, {share} to the {job.reduces} reducers (what a worker reduces itself stays), and the rows to "
+        "the hosts of their slots"
     )
 
 
-def _store_splits(there: Gateway, job: Job) -> tuple[SplitPlan, ...]:
-    """By what is known from outside: the groups, their hosts and how many slots each has."""
-    groups = there.storage()
-    slots = job.source.slots
+def _store_splits(there: Gateway, job: Job) -> tuple[PlannedSplit, ...]:
+    """As the gateway's coordinator would cut them now."""
     return tuple(
-        SplitPlan(
-            f"the slots of {group['name']}"
-            if len(slots) != 1 or slots[0][0] != slots[0][1]
-            else f"slot {slots[0][0]}",
-            int(group["slots"]),
-            "slots",
-            " or ".join(
-                sorted(each["address"].partition("/")[0] for each in group["replicas"] if each["answers"])
-            ),
+        PlannedSplit(
+            each.split, each.keys, "keys", " or ".join(map(device_of, each.readers)) or "anybody, from afar"
         )
-        for group in groups
+        for first, last in job.source.slots
+        for each in there.splits(first, last)
     )
 
 

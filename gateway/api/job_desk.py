@@ -9,11 +9,14 @@ from gateway.mapreduce.job import JobSource
 from gateway.mapreduce.messages import (
     AskJobs,
     AskOne,
+    AskPlan,
     AskRows,
     JobState,
     JobsTold,
     JobTold,
+    PlanTold,
     RowsTold,
+    SplitPlan,
     Stop,
     Submit,
 )
@@ -56,6 +59,15 @@ class JobDesk(Waiting):
         self._say(Stop(number, id_))
         return _state(await self._wait(number, future))
 
+    async def plan(self, slots: tuple[tuple[int, int], ...]) -> tuple[SplitPlan, ...]:
+        """How a job over these slots would be split; raises Refused."""
+        number, future = self._open()
+        self._say(AskPlan(number, slots))
+        told: PlanTold = await self._wait(number, future)
+        if told.problem:
+            raise Refused(told.problem)
+        return told.splits
+
     async def part(self, state: JobState, part: int) -> AsyncIterator[bytes]:
         """A part of a finished job's result, chunk by chunk; raises Refused."""
         for chunk in range(state.chunks[part]):
@@ -68,7 +80,7 @@ class JobDesk(Waiting):
 
     def hear(self, message: Message) -> None:
         """The node said something."""
-        if isinstance(message, JobTold | JobsTold | RowsTold):
+        if isinstance(message, JobTold | JobsTold | RowsTold | PlanTold):
             self._close(message.number, message)
 
 

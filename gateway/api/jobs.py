@@ -6,10 +6,10 @@ token, as for faults.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 
 from gateway.api.desk import Refused
 from gateway.api.job_desk import JobDesk
@@ -19,6 +19,7 @@ from gateway.mapreduce.errors import JobFailed
 from gateway.mapreduce.job import SOURCE_BYTES_MAX, JobSource, Plain
 from gateway.mapreduce.messages import JobState
 from gateway.mapreduce.results import Result
+from kv.slots import SLOTS
 
 BODY_BYTES_MAX = 2 * SOURCE_BYTES_MAX + 16 * 1024
 RESULT_BYTES_MAX = 64 << 20
@@ -72,6 +73,16 @@ def add_jobs(app: FastAPI, desk: JobDesk, bodies: Bodies) -> None:
                 "ready_made": {name: ready.about(name) for name in ready.names()},
             }
         )
+
+    @app.get("/api/v1/splits")
+    async def splits(
+        first: Annotated[int, Query(ge=0, lt=SLOTS)] = 0,
+        last: Annotated[int, Query(ge=0, lt=SLOTS)] = SLOTS - 1,
+    ) -> Response:
+        """How a job over these slots would be split, and who would read each part; nothing is run."""
+        if last < first:
+            raise Problem(422, "the first slot is not after the last", where="first")
+        return json_response([msgspec.to_builtins(each) for each in await desk.plan(((first, last),))])
 
     @app.get("/api/v1/jobs/{id_}")
     async def job(id_: str) -> Response:

@@ -29,6 +29,7 @@ from gateway.mapreduce.messages import (
     AskJob,
     AskJobs,
     AskOne,
+    AskPlan,
     AskRows,
     Attempt,
     Cancel,
@@ -45,8 +46,10 @@ from gateway.mapreduce.messages import (
     MapDone,
     Noted,
     Places,
+    PlanTold,
     ReduceDone,
     RowsTold,
+    SplitPlan,
     Stop,
     Submit,
     Watermark,
@@ -176,6 +179,8 @@ class Coordinator(Node):
                 self._tell(ctx, sender, number, job)
             case Stop(number, job):
                 self._on_stop(ctx, sender, number, job)
+            case AskPlan():
+                self._on_ask_plan(ctx, sender, message)
             case AskRows():
                 self._on_ask_rows(ctx, sender, message)
             case _:
@@ -269,6 +274,23 @@ class Coordinator(Node):
             ctx.send(sender, RowsTold(ask.number, data or b"", problem))
 
         self._chunks.read(ctx, done, ask.chunk, got)
+
+    def _on_ask_plan(self, ctx: Context, sender: Address, ask: AskPlan) -> None:
+        if self._client is None:
+            ctx.send(sender, PlanTold(ask.number, (), "there is no storage tier here"))
+            return
+
+        def planned(ctx: Context, splits: list[StoreSplit], problem: str) -> None:
+            told = tuple(SplitPlan(str(split), split.keys, self._readers(split)) for split in splits)
+            ctx.send(sender, PlanTold(ask.number, told, problem))
+
+        plan(ctx, self._client, len(self._config.workers), planned, ask.slots)
+
+    def _readers(self, split: StoreSplit) -> tuple[Address, ...]:
+        hosts = [device_of(replica) for replica in split.replicas]
+        return tuple(
+            worker for worker, seat in self._seats.items() if seat.alive and device_of(worker) in hosts
+        )
 
     def _seats_told(self) -> dict[str, str]:
         told = {}

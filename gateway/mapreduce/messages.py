@@ -284,6 +284,32 @@ class AskRows(Message, frozen=True, array_like=True, tag=324):
     chunk: int = 0
 
 
+class AskPlan(Message, frozen=True, array_like=True, tag=328):
+    """How would a job over these slots be split? Nothing is run. Answered with `PlanTold`."""
+
+    transport = "local"
+    number: int
+    slots: tuple[tuple[int, int], ...]
+
+
+class SplitPlan(msgspec.Struct, frozen=True):
+    """A split, and who would read it without anything crossing a link."""
+
+    split: str
+    keys: int
+    readers: tuple[str, ...]
+    """Workers on a host of one of its replicas that are alive; none: it is read over the network."""
+
+
+class PlanTold(Message, frozen=True, array_like=True, tag=329):
+    """The splits, or why not."""
+
+    transport = "local"
+    number: int
+    splits: tuple[SplitPlan, ...]
+    problem: str = ""
+
+
 class TaskState(msgspec.Struct, frozen=True):
     """A task, for people."""
 

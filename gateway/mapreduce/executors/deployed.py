@@ -18,7 +18,7 @@ import msgspec
 
 from gateway.mapreduce.errors import JobFailed
 from gateway.mapreduce.job import JobSource
-from gateway.mapreduce.messages import JobState
+from gateway.mapreduce.messages import JobState, SplitPlan
 from gateway.mapreduce.results import Result
 
 LOOK_S = 0.3
@@ -95,10 +95,10 @@ class Gateway:
                 raise JobFailed(state.problem or f"job {state.name} ({state.id}) was cancelled")
             time.sleep(LOOK_S)
 
-    def storage(self) -> list[dict[str, Any]]:
-        """The groups of the store: name, replicas, how many slots."""
-        found: list[dict[str, Any]] = msgspec.json.decode(self._ask("GET", "/storage"))
-        return found
+    def splits(self, first: int, last: int) -> list[SplitPlan]:
+        """How a job over these slots would be split."""
+        data = self._ask("GET", f"/splits?first={first}&last={last}")
+        return msgspec.json.decode(data, type=list[SplitPlan])
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
         request = urllib.request.Request(self._root + path, body, self._headers, method=method)

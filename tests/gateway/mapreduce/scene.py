@@ -19,10 +19,12 @@ from gateway.mapreduce.messages import (
     JOBS,
     AskJobs,
     AskOne,
+    AskPlan,
     AskRows,
     JobState,
     JobsTold,
     JobTold,
+    PlanTold,
     RowsTold,
     Stop,
     Submit,
@@ -89,7 +91,7 @@ class Say(Message, frozen=True, array_like=True, tag=2):
     """Say this to the coordinator."""
 
     transport = "local"
-    message: Submit | AskJobs | AskOne | AskRows | Stop
+    message: Submit | AskJobs | AskOne | AskPlan | AskRows | Stop
 
 
 class Store(Message, frozen=True, array_like=True, tag=3):
@@ -105,7 +107,7 @@ class Teller(Node):
     protocol = Protocol("teller", *CLIENT_MESSAGES)
 
     def __init__(self, connect: Callable[[int], Client[Context]]) -> None:
-        self.told: dict[int, JobTold | JobsTold | RowsTold] = {}
+        self.told: dict[int, JobTold | JobsTold | RowsTold | PlanTold] = {}
         self.stored = 0
         self._client = connect(16)
 
@@ -113,7 +115,7 @@ class Teller(Node):
         match message:
             case Say(inner):
                 ctx.send(address(ctx.device, JOBS), inner)
-            case JobTold() | JobsTold() | RowsTold():
+            case JobTold() | JobsTold() | RowsTold() | PlanTold():
                 self.told[message.number] = message
             case Store(commands):
                 for command in commands:
@@ -217,7 +219,9 @@ class Scene:
             assert self.world.now < end_s, f"{what} takes longer than {seconds} s"
             self.run(0.25)
 
-    def ask(self, message: Submit | AskJobs | AskOne | AskRows | Stop) -> JobTold | JobsTold | RowsTold:
+    def ask(
+        self, message: Submit | AskJobs | AskOne | AskPlan | AskRows | Stop
+    ) -> JobTold | JobsTold | RowsTold | PlanTold:
         """Say it, again if the coordinator was down, and wait for the answer."""
         self._number += 1
         numbered = msgspec.structs.replace(message, number=self._number)

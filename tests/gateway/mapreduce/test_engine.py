@@ -11,7 +11,17 @@ import pytest
 from edge.observation import Observation
 from gateway.mapreduce import JobSource
 from gateway.mapreduce.coordinator import CoordinatorConfig
-from gateway.mapreduce.messages import AskJobs, AskRows, JobsTold, JobTold, RowsTold, Stop, Submit
+from gateway.mapreduce.messages import (
+    AskJobs,
+    AskPlan,
+    AskRows,
+    JobsTold,
+    JobTold,
+    PlanTold,
+    RowsTold,
+    Stop,
+    Submit,
+)
 from gateway.mapreduce.schedule import Policy
 from gateway.mapreduce.worker import WorkerConfig
 from tests.gateway.mapreduce.scene import BY_KIND, HOURLY, IMPORT, Scene, observations, sequential
@@ -38,6 +48,18 @@ def test_a_job_gives_the_sequential_answer(kind: str, tmp_path: Path) -> None:
         state = scene.state(job)
         assert (state.records, state.counters) == (records, counters)
         assert state.local_maps == state.maps > 1
+
+
+def test_a_plan_is_told_and_nothing_is_run() -> None:
+    scene = Scene()
+    scene.store(observations(1))
+    told = scene.ask(AskPlan(0, ((0, 16_383),)))
+    assert isinstance(told, PlanTold)
+    assert sum(split.keys for split in told.splits) == 480
+    assert all(len(split.readers) == 3 for split in told.splits)
+    listed = scene.ask(AskJobs(0))
+    assert isinstance(listed, JobsTold)
+    assert listed.jobs == ()
 
 
 def test_an_empty_store_gives_no_rows(tmp_path: Path) -> None:
