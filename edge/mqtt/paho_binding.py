@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from paho.mqtt.client import SocketLike  # exists for type checkers only
 
 _CHECKS_A_KEEPALIVE = 10
+_PACKETS_AT_ONCE = 64
+"""More wait in the kernel until others had their turn."""
 _PACKET_NAMES = {
     0x10: "ConnectPacket",
     0x20: "ConnackPacket",
@@ -289,7 +291,7 @@ class _Connection:
 
     def _on_readable(self) -> None:
         self._heard_s = self._loop.time()
-        self._paho.loop_read()
+        self._paho.read(lambda: not self._overfull)
 
     def _on_connect(
         self, _paho: paho.Client, _: Any, flags: paho.ConnectFlags, code: ReasonCode, given: Properties | None
@@ -399,6 +401,16 @@ class _Client(paho.Client):
     ready: socket.socket
     count: Callable[[int, int], None]
 
+    _handled = 0
+
+    def read(self, go_on: Callable[[], bool]) -> None:
+        """Handle what has arrived, as far as it goes: the nodes take it in one turn, with one commit."""
+        for _ in range(_PACKETS_AT_ONCE):
+            before = self._handled
+            self.loop_read()
+            if self._handled == before or not go_on():
+                return  # nothing more has arrived, or nothing more is wanted
+
     def excuse_silence(self) -> None:
         """Go on pinging, and do not give up for want of an answer."""
         self._ping_t = 0.0  # none is waited for
@@ -422,4 +434,5 @@ class _Client(paho.Client):
         packet = self._in_packet
         size_bytes = 1 + len(packet["remaining_count"]) + packet["remaining_length"]
         self.count(packet["command"], size_bytes)
+        self._handled += 1
         return super()._packet_handle()

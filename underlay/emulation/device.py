@@ -9,6 +9,7 @@ exchanges with the supervisor over a socket pair. The child says `Ready` once it
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import traceback
@@ -155,6 +156,7 @@ def _child(life: Incarnation, namespace: Namespace | None, channel: socket.socke
 async def _obey(life: Incarnation, channel: socket.socket, trace: TraceFile | None) -> None:
     shared = loaded()
     driver = await opened(life, trace)
+    gc.freeze()  # what it took to start stays: looking through it would hold the nodes up now and then
     stopped = asyncio.Event()
     words: Mapping[type, Callable[[ToDevice], None]] = {
         Go: lambda word: driver.start(word.t0_s),  # type: ignore[union-attr]
