@@ -1,8 +1,9 @@
-// The gateway's API as this page uses it: the state as it changes, pictures, and faults.
+// The gateway's API as this page uses it: the state as it changes, pictures, faults, and jobs.
 
 const STATE = "/api/v1/state";
 const EVENTS = "/api/v1/events";
 const FAULTS = "/api/v1/faults";
+const JOBS = "/api/v1/jobs";
 const PAUSE_MS = 1000;
 const PAUSE_MS_MAX = 8000;
 const SILENCE_MS_MAX = 12000; // of a stream; one that says less is taken for broken
@@ -36,12 +37,58 @@ async function why(answer) {
   }
 }
 
-export async function inject(fault) {
-  await ask(FAULTS, {
+function post(address, document) {
+  return ask(address, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(fault),
+    body: JSON.stringify(document),
   });
+}
+
+export const inject = (fault) => post(FAULTS, fault);
+
+const jobAddress = (id) => `${JOBS}/${encodeURIComponent(id)}`;
+const brief = () => ({ signal: AbortSignal.timeout(SILENCE_MS_MAX) });
+
+// All jobs without their tasks, the workers, the ready-made jobs.
+export const askJobs = async () => (await ask(JOBS, brief())).json();
+
+export const askJob = async (id) => (await ask(jobAddress(id), brief())).json();
+
+export const submitJob = async (wanted) => (await post(JOBS, wanted)).json();
+
+export const cancelJob = async (id) => (await ask(jobAddress(id), { method: "DELETE" })).json();
+
+export const csvAddress = (id) => `${jobAddress(id)}/result?format=csv`;
+
+// A link sends no token: where there is one, the file is fetched here and given to the browser.
+export async function saveWithToken(address, name) {
+  const blob = URL.createObjectURL(await (await ask(address)).blob());
+  const link = document.createElement("a");
+  link.href = blob;
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(blob), 60_000);
+}
+
+export const hasToken = () => token !== "";
+
+// The first rows of a result, as objects; no more of it is read than that.
+export async function firstRows(id, most) {
+  const stop = new AbortController();
+  try {
+    const answer = await ask(`${jobAddress(id)}/result?format=ndjson`, { signal: stop.signal });
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    let text = "";
+    for (;;) {
+      const { value, done } = await reader.read();
+      text += value ?? "";
+      const lines = text.split("\n");
+      if (done || lines.length > most) return lines.slice(0, most).filter(Boolean).map((line) => JSON.parse(line));
+    }
+  } finally {
+    stop.abort();
+  }
 }
 
 // A bitmap to be drawn on a canvas: so a picture can be asked for with a token, and needs no blob: address.

@@ -4,6 +4,7 @@ import { follow, useToken } from "./api.js";
 import { Cards } from "./cards.js";
 import { byId, put, set } from "./dom.js";
 import { bytes, figures, instant } from "./format.js";
+import { Jobs } from "./jobs.js";
 import { Log } from "./log.js";
 import { NetworkMap, standing } from "./map.js";
 import { Panel } from "./panel.js";
@@ -16,6 +17,7 @@ const log = new Log();
 const panel = new Panel((text) => log.say(log.now, text));
 const map = new NetworkMap(byId("map"), choose);
 const parts = [map, panel, new Cards(choose), new Photographs(choose), new Tables(), log];
+new Jobs(); // asks for itself, while it is seen
 let last = null;
 
 function choose(chosen) {

@@ -59,3 +59,13 @@ export class Keyed {
     }
   }
 }
+
+// A Keyed over [name, value] pairs, in a <dl>.
+export function factsIn(list) {
+  const build = ([name]) => {
+    const value = make("dd");
+    return { node: make("div", {}, make("dt", {}, name), value), value };
+  };
+  const keyed = new Keyed(list, build, (part, [, value]) => put(part.value, value));
+  return { show: (pairs) => keyed.show(pairs, ([name]) => name) };
+}

@@ -1,17 +1,17 @@
 // The chosen device or link: its figures, and what can be done to it. What breaks something needs a second press.
 
 import { inject } from "./api.js";
-import { Keyed, byId, make, put, set } from "./dom.js";
+import { armedButton } from "./armed.js";
+import { Keyed, byId, factsIn, put, set } from "./dom.js";
 import { bytes, duration, figures } from "./format.js";
 import { linkKey, linkState, linkWords, sends, standing } from "./map.js";
-
-const ARMED_MS = 4000;
 
 export class Panel {
   constructor(onSaid) {
     this.onSaid = onSaid;
-    this.facts = new Keyed(byId("panel-facts"), buildFact, (part, [, value]) => put(part.value, value));
-    this.actions = new Keyed(byId("panel-actions"), (action) => this.#button(action), (part, action) => {
+    this.facts = factsIn(byId("panel-facts"));
+    const build = (action) => armedButton(action, (pressed) => this.#send(pressed));
+    this.actions = new Keyed(byId("panel-actions"), build, (part, action) => {
       part.action = action;
     });
   }
@@ -32,35 +32,12 @@ export class Panel {
     if (!subject) return;
     put(byId("h-panel"), kind === "device" ? subject.name : `${subject.a} – ${subject.b}`);
     set(byId("panel"), "data-state", kind === "device" ? standing(subject) : subject.up ? "up" : linkState(subject));
-    this.facts.show(kind === "device" ? deviceFacts(subject) : linkFacts(subject), ([name]) => name);
+    this.facts.show(kind === "device" ? deviceFacts(subject) : linkFacts(subject));
     const box = byId("panel-actions");
     const focused = box.contains(document.activeElement);
     this.actions.show(kind === "device" ? deviceActions(subject) : linkActions(subject), (action) => action.fault.fault);
     // The button that was pressed gave way to its opposite: the keyboard stays near.
     if (focused && !box.contains(document.activeElement)) box.querySelector("button")?.focus();
-  }
-
-  #button(action) {
-    const node = make("button", { type: "button", class: action.breaks ? "breaks" : "mends" }, action.label);
-    const part = { node, action };
-    let timer = 0;
-    const disarm = () => {
-      clearTimeout(timer);
-      set(node, "data-armed", null);
-      put(node, part.action.label);
-    };
-    node.addEventListener("blur", disarm);
-    node.addEventListener("click", () => {
-      if (part.action.breaks && !node.hasAttribute("data-armed")) {
-        set(node, "data-armed", "");
-        put(node, `${part.action.label}: press again`);
-        timer = setTimeout(disarm, ARMED_MS);
-        return;
-      }
-      disarm();
-      this.#send(part.action);
-    });
-    return part;
   }
 
   async #send(action) {
@@ -74,11 +51,6 @@ export class Panel {
       this.onSaid(`${action.label} failed: ${error.message}`);
     }
   }
-}
-
-function buildFact([name]) {
-  const value = make("dd");
-  return { node: make("div", {}, make("dt", {}, name), value), value };
 }
 
 function deviceFacts(device) {

@@ -3,7 +3,8 @@
 import { Keyed, byId, make, put, set } from "./dom.js";
 import { bytes, duration, figures } from "./format.js";
 
-function rows(id, columns, text) {
+// Makes a Keyed of table rows, whose first column is their head; `text` names the columns that are no numbers.
+export function rows(id, columns, text) {
   const build = () => {
     const cells = columns.map((name, i) => make(i ? "td" : "th", text.includes(name) ? { class: "text" } : {}));
     set(cells[0], "scope", "row");
@@ -33,7 +34,7 @@ export class Tables {
   }
 }
 
-function alerting(cell, text, bad) {
+export function alerting(cell, text, bad) {
   put(cell, text);
   cell.classList.toggle("alert", bad);
 }

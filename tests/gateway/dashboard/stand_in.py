@@ -70,6 +70,34 @@ def network(birdhouses: int = 6, *, strange: str = "") -> dict[str, Any]:
     }  # fmt: skip
 
 
+READY_MADE = {"gaps": "What was lost?", "hourly": "How warm was it?"}
+
+
+def job_of(id_: str, wanted: dict[str, Any]) -> dict[str, Any]:
+    """A job as the API tells of it, just submitted."""
+    task = {
+        "kind": "map",
+        "task": 0,
+        "state": "in progress",
+        "worker": "store1",
+        "attempts": 1,
+        "local": True,
+        "backup": False,
+        "split": "slots 0-9 of g1",
+        "progress": 40,
+        "seconds": 0.0,
+    }
+    return {
+        "id": id_, "name": wanted["name"], "state": "running", "problem": "", "key_names": ["device"],
+        "parameters": wanted["parameters"], "window_s": 0.0, "maps": 2, "maps_done": 1, "reduces": 4,
+        "reduces_done": 0, "records": 40, "rows": 0, "bad_records": 1,
+        "bad": [[7, "cam1:7", "mine.py:3: KeyError"]],
+        "counters": {"seen": 40}, "read_bytes": 5000, "read_far_bytes": 0, "shuffled_bytes": 700,
+        "result_bytes": 0, "watermark_s": 0.0, "local_maps": 1, "backups": 1, "lost_attempts": 0,
+        "submitted_s": 1.0, "seconds": 2.0, "chunks": [], "tasks": [task],
+    }  # fmt: skip
+
+
 class StandIn:
     """Serves `state` on a port of 127.0.0.1; `faults` holds what the page has asked for."""
 
@@ -78,6 +106,8 @@ class StandIn:
         self.streams = streams
         self.token = token
         self.faults: list[dict[str, Any]] = []
+        self.jobs: dict[str, dict[str, Any]] = {}
+        """By id, in the order of their submission."""
         self.away = False
         """Whether it hangs up on whoever asks."""
         self._changed = threading.Condition()
@@ -146,13 +176,45 @@ class StandIn:
                     self._answer(200, "application/json", json.dumps(stand_in.state).encode())
                 elif self.path == "/api/v1/events" and stand_in.streams:
                     self._stream()
+                elif self.path.startswith("/api/v1/jobs"):
+                    self._jobs(self.path.removeprefix("/api/v1/jobs").strip("/"))
                 elif self.path == "/api/v1/objects/aa":
                     self._answer(200, "image/jpeg", PHOTOGRAPH.read_bytes())
                 else:
                     self._answer(404, "application/json", b'{"detail": "no such thing"}')
 
+            def _jobs(self, path: str) -> None:
+                id_, _, rest = path.partition("/")
+                if not id_:
+                    told: Any = {
+                        "jobs": list(reversed(stand_in.jobs.values())),
+                        "workers": {"store1/work": "idle"},
+                        "ready_made": READY_MADE,
+                    }
+                    self._answer(200, "application/json", json.dumps(told).encode())
+                elif rest:
+                    rows = b'{"device": "cam1", "mean": 3.5}\n{"device": "<b>cam2", "mean": 4.25}\n'
+                    self._answer(200, "application/x-ndjson", rows)
+                else:
+                    self._answer(200, "application/json", json.dumps(stand_in.jobs[id_]).encode())
+
+            def do_DELETE(self) -> None:
+                job = stand_in.jobs[self.path.rpartition("/")[2]]
+                job["state"] = "cancelled"
+                self._answer(200, "application/json", json.dumps(job).encode())
+
             def do_POST(self) -> None:
                 fault = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                if self.path == "/api/v1/jobs":
+                    if "source" in fault:
+                        self._answer(
+                            422, "application/json", b'{"problem": "job mine: mine.py:1: SyntaxError"}'
+                        )
+                        return
+                    job = job_of(f"j{len(stand_in.jobs) + 1}", fault)
+                    stand_in.jobs[job["id"]] = job
+                    self._answer(201, "application/json", json.dumps(job).encode())
+                    return
                 if fault.get("device") == "sink":
                     self._answer(409, "application/json", b'{"detail": "the sink is spared"}')
                     return

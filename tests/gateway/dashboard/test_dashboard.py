@@ -249,3 +249,57 @@ def test_sixty_devices_fit_a_phone(browser: Browser) -> None:
         assert browser.complaints == []
     finally:
         gateway.close()
+
+
+def _says(id_: str, words: str) -> str:
+    return f'document.getElementById("{id_}").innerText.includes({words!r})'
+
+
+@pytest.mark.needs(*CHROMIUM)
+def test_a_job_is_submitted_followed_and_its_rows_are_seen(browser: Browser, gateway: StandIn) -> None:
+    opened(browser, gateway)
+    assert gateway.jobs == {}
+    browser.click("#jobs summary")
+    browser.wait('document.querySelectorAll("#job-ready option").length === 2')
+    browser.value("""void (document.getElementById("job-name").value = "hourly",
+        document.getElementById("job-name").dispatchEvent(new Event("change")),
+        document.getElementById("job-parameters").value = "window=6h")""")
+    browser.wait(_says("job-about", "How warm was it?"))
+    browser.click("#job-submit")
+    browser.wait(_says("job-state", "running"))
+    assert gateway.jobs["j1"]["parameters"] == {"window": "6h"}
+    browser.wait(_says("job-maps-count", "1 of 2"))
+    browser.wait(_says("job-bad", "cam1:7: mine.py:3: KeyError"))
+    gateway.jobs["j1"] |= {
+        "state": "done",
+        "maps_done": 2,
+        "reduces_done": 4,
+        "rows": 2,
+        "chunks": [1, 0, 0, 1],
+    }
+    browser.wait(_says("job-rows", "<b>cam2"))
+    browser.wait(_says("job-rows-count", "2 rows"))
+    assert browser.value('document.getElementById("job-csv").href').endswith(
+        "/api/v1/jobs/j1/result?format=csv"
+    )
+    assert browser.complaints == []
+
+
+@pytest.mark.needs(*CHROMIUM)
+def test_a_job_is_cancelled_with_a_second_press_and_what_is_no_job_is_told(
+    browser: Browser, gateway: StandIn
+) -> None:
+    opened(browser, gateway)
+    browser.click("#jobs summary")
+    browser.wait('document.querySelectorAll("#job-ready option").length === 2')
+    browser.click("#job-submit")
+    browser.wait(_says("job-state", "running"))
+    browser.click("#job-actions button")
+    assert gateway.jobs["j1"]["state"] == "running"
+    browser.click("#job-actions button")
+    browser.wait(_says("job-state", "cancelled"))
+    browser.value("""void (document.getElementById("job-name").value = "",
+        document.getElementById("job-name").dispatchEvent(new Event("change")),
+        document.getElementById("job-source").value = "job = (")""")
+    browser.click("#job-submit")
+    browser.wait(_says("job-answer", "mine.py:1: SyntaxError"))
